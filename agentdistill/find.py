@@ -91,7 +91,7 @@ def import_path(path: str) -> Any:
         sys.path.append(here)
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"'{path}' cannot be imported: {described(error)}") from error
     finally:
         if missing and here in sys.path:
@@ -120,7 +120,7 @@ def _named(name: str) -> Any:
         if point.name == name:
             try:
                 return point.load()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 owner = f" of {point.dist.name}" if point.dist else ""
                 raise UserError(f"tool '{name}'{owner} cannot be loaded from '{point.value}': {described(error)}") from error
     raise UserError(f"there is no tool '{name}'{nearest(name, tool_names())}, or name your own as module:attribute")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from agentdistill.durable import sync
 from agentdistill.errors import StoreError, nearest
 from agentdistill.store_schema import SCHEMA, VERSION, VERSION_KEY, escape, from_row, to_row
 from agentdistill.trajectory import FloatArray, Trajectory
@@ -64,7 +65,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(final)
-            _sync_folder(self.path)
+            sync(self.path)
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -114,7 +115,7 @@ class Store:
             for name in gone:
                 self._file(name).unlink(missing_ok=True)
             if gone:
-                _sync_folder(self.path)
+                sync(self.path)
         except OSError as error:
             raise StoreError(f"cannot delete from the store {self.path}: {error.strerror or error}") from error
         return gone
@@ -217,12 +218,3 @@ def _check_version(path: Path, schema: pa.Schema) -> None:
             f"{path} has trajectory schema {int(found)}, and this agentdistill reads up to {VERSION}; "
             "upgrade agentdistill to read it"
         )
-
-
-def _sync_folder(path: Path) -> None:
-    """Make renames and deletions in the folder last through a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,6 +13,7 @@ from typing import Any
 import pydantic
 
 from agentdistill.errors import UserError, nearest
+from agentdistill.wording import sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +80,6 @@ def load_reward(spec: str | Mapping[str, Any]) -> Reward:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        near = nearest(name, REWARDS[kind].model_fields) if first["type"] == "extra_forbidden" else ""
-        raise UserError(f"reward '{kind}', setting '{name}': {first['msg'].lower()}{near}") from error
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"reward '{kind}' has no setting '{name}'{nearest(name, REWARDS[kind].model_fields)}") from error
+        raise UserError(sentence(first, f"reward '{kind}': {name}")) from error

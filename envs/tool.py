@@ -24,6 +24,7 @@ from agentdistill.find import Grader, ToolSpec, find_grader, find_tool
 from agentdistill.tool import Tool, truncate_middle
 from agentdistill.toolcall import DEFAULT_FORMAT, Call, ParsedMessage
 from agentdistill.trajectory import ToolCall
+from agentdistill.wording import sentence
 
 SYSTEM_PROMPT = r"Answer the question, with the tools where they help. Give the final answer as \boxed{answer}."
 _MAX_OBSERVATION = UnicodeText().max_length
@@ -280,4 +281,4 @@ def _read_task(place: str, row: Any) -> Task:
         if first["type"] == "missing":
             near = nearest(name, row) if isinstance(row, dict) else ""
             raise UserError(f"{place} has no field '{name}'{near}") from error
-        raise UserError(f"{place}: {f'field {name!r}: ' if name else ''}{first['msg']}") from error
+        raise UserError(f"{place}: {sentence(first, f'field {name!r}' if name else 'a task')}") from error

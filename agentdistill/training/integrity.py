@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from agentdistill.durable import sync
 from agentdistill.errors import UserError
 
 RESTORE = "restore it, or start over with another --out"
@@ -55,12 +55,3 @@ def verify(root: Path, sealed: Mapping[str, str], stage: str) -> None:
             raise UserError(
                 f"'{path}' is damaged: it is not what stage '{stage}' wrote (its SHA-256 differs from progress.json); {RESTORE}"
             )
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, last through a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,8 +20,9 @@ from typing import IO, Any
 
 from safetensors import SafetensorError
 
+from agentdistill.durable import sync
 from agentdistill.errors import UserError
-from agentdistill.training.integrity import RESTORE, seal, sync, verify
+from agentdistill.training.integrity import RESTORE, seal, verify
 from agentdistill.training.progress import Checkpoint, Log, Progress, damaged, read_progress, untouched
 
 LOGS: tuple[Log, ...] = ("metrics.jsonl", "timings.jsonl")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from agentdistill.errors import UserError, nearest
 from agentdistill.training.integrity import RESTORE
+from agentdistill.wording import sentence
 
 STAGES = (
     "tokenizer", "sft-teacher", "sft-student", "eval-teacher", "eval-student", "eval-before", "train", "eval-after", "summary",
@@ -95,5 +96,7 @@ def damaged(path: Path, reason: str) -> str:
 
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return " ".join(f"{where}: {first['msg']}".lstrip(": ").split())
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"it has an unknown entry '{name}'"
+    return " ".join(sentence(first, f"'{name}'" if name else "it").split())

@@ -17,6 +17,7 @@ from agentdistill.config import Experiment, ModelSection, SftSection
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example, demonstrate, examples, transcript
 from agentdistill.errors import UserError
+from agentdistill.modules import import_module
 from agentdistill.policies.base import SamplingParams, TeacherScorer
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
 from agentdistill.policies.local import TransformersSampler
@@ -32,11 +33,12 @@ from agentdistill.training.claim import claim
 from agentdistill.training.evaluate import Rate, evaluate
 from agentdistill.training.journal import Journal, write_atomic
 from agentdistill.training.loop import Roles, distil
-from agentdistill.training.meta import import_module, record_environment, record_session
+from agentdistill.training.meta import record_environment, record_session
 from agentdistill.training.sft import supervise
 from agentdistill.training.state import save_model
 
 TOKENIZER_EPISODES = 64
+BYTES_PER_TOKEN = 8  # more than any tokenizer trained here saves on a whole episode
 
 
 class Session:
@@ -123,7 +125,9 @@ class Session:
         if not self.journal.done("tokenizer"):
             any_chat = self.chat(train_tokenizer([""]))
             seeds = self.seeds(self.config.env.split)[:TOKENIZER_EPISODES]
-            shown = self._play_expert(seeds, any_chat, noise=0.0, max_context=1 << 30)
+            # `any_chat` makes a token of each byte; beyond that a student's context would not hold the episode either.
+            longest = BYTES_PER_TOKEN * self.limits.max_context
+            shown = self._play_expert(seeds, any_chat, noise=0.0, max_context=longest)
             texts = [transcript(t) for t in shown] + [environment.system_prompt(self.pool.env(0))]
             train_tokenizer(texts, self.config.tokenizer_vocab).save_pretrained(path)
             self.journal.finish("tokenizer", path)
