@@ -95,7 +95,7 @@ def close_descriptors(keep: Collection[int]) -> None:
         if low < descriptor:  # closerange(0, 0) closes everything
             os.closerange(low, descriptor)
         low = descriptor + 1
-    os.closerange(low, min(resource.getrlimit(resource.RLIMIT_NOFILE)[1] % (1 << 63), 1 << 20))
+    os.closerange(low, 1 << 20)  # whatever the limit: some may be older than it, and lie above
 
 
 def environment(values: Mapping[str, str]) -> None:
@@ -104,4 +104,5 @@ def environment(values: Mapping[str, str]) -> None:
     What stood there at start stays in the process's memory, which `harden` hides: a zygote should start without secrets.
     """
     os.environ.clear()
+    ctypes.CDLL(None).clearenv()  # what libraries set by themselves is not in os.environ
     os.environ.update(values)

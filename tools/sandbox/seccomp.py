@@ -80,6 +80,9 @@ _CLONE_FLAGS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 
 _IOCTLS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into a terminal
 _OWNER_IOCTLS = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP: signals to another process
 _OWNER_FCNTLS = (8, 15)  # F_SETOWN, F_SETOWN_EX
+_WATCH_FCNTLS = (1024, 1026)  # F_SETLEASE, F_NOTIFY
+# What terminals, pipes and sockets are asked (FIONREAD and FIONBIO too), told by the second byte of a request.
+_IOCTL_TYPE, _TERMINAL_TYPE = 0xFF00, 0x5400
 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06  # classic BPF opcodes
@@ -180,7 +183,7 @@ def program(
     made.refuse("clone3", errno.ENOSYS)
     made.refuse_where("clone", 0, _ANY_BIT, [_CLONE_FLAGS])
     _filter_sockets(made, sockets)
-    made.refuse_where("ioctl", 1, _EQUAL, _IOCTLS + (_OWNER_IOCTLS if signals_to is not None else ()))
+    _filter_descriptors(made, shared_host, owners=signals_to is not None)
     # Another process's limits, which its user may lower: 0 is the caller.
     made.allow_only("prlimit64", 0, [0])
     if signals_to is not None:
@@ -205,13 +208,30 @@ def _filter_sockets(made: _Program, sockets: bool) -> None:
     made.allow_only("socketpair", 1, (_SOCK_STREAM, _SOCK_SEQPACKET), mask=0xF)
 
 
+def _filter_descriptors(made: _Program, shared_host: bool, owners: bool) -> None:
+    part = _Program(made.column)
+    part.load(_argument(1))
+    for request in _IOCTLS + (_OWNER_IOCTLS if owners else ()):
+        part.test(_EQUAL, request, _ERRNO | errno.EPERM)
+    if shared_host:
+        # A file system's requests change flags and make subvolumes through a descriptor that was opened to read.
+        part.code.append((_AND, 0, 0, _IOCTL_TYPE))
+        part.test(_EQUAL, _TERMINAL_TYPE, _ALLOW)
+        part.result(_ERRNO | errno.ENOTTY)
+    else:
+        part.result(_ALLOW)
+    made.call("ioctl", part.code)
+    fcntls = (_OWNER_FCNTLS if owners else ()) + (_WATCH_FCNTLS if shared_host else ())
+    if fcntls:
+        made.refuse_where("fcntl", 1, _EQUAL, fcntls)
+
+
 def _filter_signals(made: _Program, pid: int) -> None:
     made.allow_only("kill", 0, [0, pid])
     for name in ("tgkill", "rt_tgsigqueueinfo", "rt_sigqueueinfo"):
         made.allow_only(name, 0, [pid])
     for name in ("tkill", "pidfd_send_signal"):
         made.refuse(name, errno.EPERM)
-    made.refuse_where("fcntl", 1, _EQUAL, _OWNER_FCNTLS)
 
 
 def assemble(instructions: Iterable[Instruction]) -> bytes:
