@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,7 @@ _HERE = Path(__file__).parent
 _BRIDGE = (_HERE / "bridge.py").read_text(encoding="utf-8")
 _RUNNER = (_HERE / "runner.py").read_text(encoding="utf-8")
 _SECCOMP = (_HERE / "seccomp.py").read_text(encoding="utf-8")
+_KILL_SECONDS = 1.0  # the daemon's answer is waited for; the signal itself takes milliseconds
 _SPARE_BYTES = 64 << 20  # process 1 and the kernel's own, above what the host watches for
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HOME": "/work", "TMPDIR": "/work"}
 
@@ -55,6 +57,7 @@ class DockerSandbox(HostedSandbox):
         self._warm = warm
         self._ready: dict[Limits, deque[Future[_Container]]] = {}
         self._workers = ThreadPoolExecutor(4, thread_name_prefix="agentdistill-docker")
+        self._enders = ThreadPoolExecutor(4, thread_name_prefix="agentdistill-docker-end")  # no kill waits for a start
         self._closed = False
         sweep(self.client)
 
@@ -69,6 +72,7 @@ class DockerSandbox(HostedSandbox):
             if not each.cancel():
                 _discard(each)
         self._workers.shutdown(wait=True)
+        self._enders.shutdown(wait=True)
         self.client.close()
 
     def _start(self, limits: Limits) -> Interpreter:
@@ -95,16 +99,16 @@ class DockerSandbox(HostedSandbox):
         import requests.exceptions
 
         try:
-            return _Container(self.client, self.image, shape, self._remove)
+            return _Container(self.client, self.image, shape, self._end)
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
             raise SandboxError(f"the Docker daemon did not start a container: {error}") from error
 
-    def _remove(self, remove: Callable[[], None]) -> None:
-        """Remove a killed container in the background, or at once when the pool is closing."""
+    def _end(self, end: Callable[[], None]) -> None:
+        """End a container in the background, or at once when the pool is closed."""
         try:
-            self._workers.submit(remove)
+            self._enders.submit(end)
         except RuntimeError:
-            remove()
+            end()
 
 
 class _Container:
@@ -112,7 +116,7 @@ class _Container:
 
     def __init__(self, client: Any, image: str, limits: Limits, later: Callable[[Callable[[], None]], None]) -> None:
         self._api, self._later = client.api, later
-        self._killed = False
+        self._killed, self._dead = False, threading.Event()
         self._id: str = self._api.create_container(image, **_settings(self._api, limits))["Id"]
         try:
             attached = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
@@ -152,11 +156,14 @@ class _Container:
         """See `Interpreter.kill`."""
         if not self._killed:
             self._killed = True
-            with contextlib.suppress(Exception):  # it may be gone already
-                self._api.kill(self._id)
-            self._later(self._remove)
+            self._later(self._end)
+            # Where output is unread, the daemon kills at once but answers only when the channel is closed, which comes next.
+            self._dead.wait(_KILL_SECONDS)
 
-    def _remove(self) -> None:
+    def _end(self) -> None:
+        with contextlib.suppress(Exception):  # it may be gone already
+            self._api.kill(self._id)
+        self._dead.set()
         with contextlib.suppress(Exception):
             self._api.remove_container(self._id, force=True, v=True)
 

@@ -1,7 +1,8 @@
 """The backend without namespaces: Landlock, seccomp and rlimits, where bubblewrap cannot run, such as in a default container.
 
 Weaker than `jail`: sessions share the machine's process ids (they can neither signal, trace nor read other processes, but they
-can tell whether a number is in use) and its disk, which is watched rather than capped. Where this process may change its user,
+can tell whether a number is in use) and its disk, which is watched rather than capped: a session that fills it is killed, some
+tens of MiB late, where other backends refuse the write and the session goes on. Where this process may change its user,
 every session has a user of its own. The processes: `restricted_zygote.py`, and for each session `restricted_init.py`.
 """
 
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from agentdistill.tools.sandbox.private import private
 
 START_SECONDS = 60.0
 _KILL_SECONDS = 10.0
+_CLEAR_SECONDS = 2.0
 # Packages above the modules are not imported: they would bring most of the project into every session.
 _BOOTSTRAP = """
 import sys, types
@@ -118,8 +121,10 @@ class RestrictedSandbox(HostedSandbox):
                 zygote.wait()
             if zygote.stderr is not None:
                 zygote.stderr.close()
-            if root:  # where the zygote was killed, and could not
+            deadline = time.monotonic() + _CLEAR_SECONDS
+            while root and os.path.lexists(root) and time.monotonic() < deadline:  # the zygote was killed, and could not
                 shutil.rmtree(root, ignore_errors=True)
+                time.sleep(0.02)  # its sessions' guards see that too, and end them
 
     def _start(self, limits: Limits) -> _Process:
         with self._lock:

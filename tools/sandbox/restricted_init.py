@@ -22,6 +22,7 @@ from agentdistill.tools.sandbox import confine, landlock, runner, seccomp, tally
 from agentdistill.tools.sandbox.ended import ended
 
 TICK = 0.05  # seconds between two looks at a session
+IDLE_LOOKS = 10  # and so many looks between two at the files of one that does not seem to run
 _SLACK = 1024  # processes of this user that may be started meanwhile, where sessions have no users of their own
 _LIBRARIES = "/usr/lib /usr/lib64 /usr/local/lib /lib /lib64 /usr/bin /bin /usr/share/zoneinfo /etc/ld.so.cache /etc/localtime"
 _DEVICES_READ = ("/dev/urandom", "/dev/random")
@@ -57,7 +58,8 @@ class Guard:
         self.session, self.folder, self.limits = session, session.folder, session.limits
         self.life = socket.socket(fileno=session.life)
         self.runner = 0
-        self.busy = (-1, -1)
+        self.busy, self.looks = (-1, -1), 0
+        self.zygote = os.getppid()
 
     def run(self) -> None:
         """Start the session, see it end, and leave nothing of it; never returns."""
@@ -65,7 +67,6 @@ class Guard:
         processes = self._process_limit()
         if self.session.become is not None:
             self.session.become()
-        confine.die_with_parent()
         confine.adopt_orphans()
         read = readable()
         landlock.restrict([*read, "/proc"], [self.folder], _DEVICES)
@@ -134,6 +135,9 @@ class Guard:
                 for pid, status in waited():
                     if pid == self.runner:
                         return ended(os.waitstatus_to_exitcode(status))
+            # Not a signal to die with it: what the session started would live on.
+            if os.getppid() != self.zygote:
+                return ""
             reason = self._excess()
             if reason:
                 return f"it was killed: {reason}"
@@ -151,7 +155,9 @@ class Guard:
         if tasks > self.limits["processes"]:
             return f"more than {self.limits['processes']:.0f} processes and threads"
         busy, self.busy = (cpu, tasks) != self.busy, (cpu, tasks)
-        if not busy:
+        self.looks += 1
+        # CPU time is told in hundredths of a second, and in one of them a disk's worth can be written.
+        if not busy and self.looks % IDLE_LOOKS:
             return ""
         # The host looks at memory while a call runs, and knows it for what it is; this is for the time between calls.
         memory = self.limits["session_memory_bytes"] * 1.25

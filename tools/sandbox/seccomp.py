@@ -71,7 +71,7 @@ _SHARED_HOST = (
 )
 SHARED_HOST = frozenset(_SHARED_HOST.split())
 # There they do nothing and say so to nobody, because copying a file or unpacking an archive ends with one of them.
-_IGNORED = ("chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat")
+_IGNORED = ("chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat")
 
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _SOCK_STREAM, _SOCK_SEQPACKET = 1, 5
@@ -191,6 +191,7 @@ def program(
     if shared_host:
         for name in _IGNORED:
             made.refuse(name, 0)
+        _filter_touch(made)
         made.refuse_where("prctl", 0, _EQUAL, [4])  # PR_SET_DUMPABLE: descriptors must stay countable
     for name in sorted({*deny, *(SHARED_HOST if shared_host else ())}):
         made.refuse(name, errno.EPERM)
@@ -224,6 +225,17 @@ def _filter_descriptors(made: _Program, shared_host: bool, owners: bool) -> None
     fcntls = (_OWNER_FCNTLS if owners else ()) + (_WATCH_FCNTLS if shared_host else ())
     if fcntls:
         made.refuse_where("fcntl", 1, _EQUAL, fcntls)
+
+
+def _filter_touch(made: _Program) -> None:
+    """`utimensat` does nothing as well, but fails for a path and no times: `Path.touch` makes a file only where it does."""
+    part = _Program(made.column)
+    part.load(_argument(1))
+    part.test(_EQUAL, 0, _ERRNO)
+    part.load(_argument(2))
+    part.test(_EQUAL, 0, _ERRNO | errno.EPERM)
+    part.result(_ERRNO)
+    made.call("utimensat", part.code)
 
 
 def _filter_signals(made: _Program, pid: int) -> None:

@@ -101,12 +101,13 @@ def kill_trees(roots: Iterable[int]) -> None:
 def below(root: int) -> list[int]:
     """All descendants of a process."""
     found: list[int] = []
-    waiting = children(root, 1)
+    waiting = [root]
     while waiting and len(found) < 8192:
         pid = waiting.pop()
-        found.append(pid)
         known = fields(pid)
-        waiting += children(pid, int(known[17]) if known else 1)
+        born = children(pid, int(known[17]) if known else 1)
+        found += born
+        waiting += born
     return found
 
 

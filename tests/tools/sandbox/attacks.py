@@ -23,7 +23,8 @@ class Attack:
         limits: fields of `Limits` for its session.
         pause: seconds between the attack and the look at the session.
         keeps: whether the session must keep its names.
-        then: source of a second call, which must answer `answers`; another session's call where `fresh` is set.
+        then: source of a second call, which must answer `answers`.
+        fresh: whether that is a new session's call. For attacks whose own session may be ended for what goes on after the call.
     """
 
     name: str
@@ -80,7 +81,7 @@ try:
 except OSError as error:
     print("refused", error.errno, made)
 """, "ok crashed"),
-    Attack("fork_bomb_of_forkers", "import os\nwhile True:\n    os.fork()", "error crashed timeout protocol_error memory"),
+    Attack("fork_bomb_of_forkers", "import os\nwhile True:\n    os.fork()", "error crashed timeout protocol_error memory", fresh=True),
     Attack("fork_bomb_that_never_gives_up", """
 import os
 while True:
@@ -95,10 +96,10 @@ threads = [threading.Thread(target=time.sleep, args=(0.2,), daemon=True) for _ i
 for thread in threads:
     thread.start()
 print("BREACH")
-""", "error crashed", limits={"wall_seconds": 6.0}),
+""", "error crashed", limits={"wall_seconds": 6.0}, fresh=True),
     Attack("fork_that_returns_twice", "import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)\n'once'", "ok crashed protocol_error"),
     Attack("huge_allocation", "name = bytearray(3 << 30)", "memory", keeps=True),
-    Attack("endless_allocations", "kept = []\nwhile True:\n    kept.append(bytearray(1 << 16))", "memory crashed", limits={"cpu_seconds": 8, "wall_seconds": 60}),
+    Attack("endless_allocations", "kept = []\nwhile True:\n    kept.append(bytearray(1 << 16))", "memory crashed", limits={"memory_bytes": 512 << 20, "cpu_seconds": 8, "wall_seconds": 60}),
     Attack("memory_of_many_processes", """
 import os, time
 for _ in range(5):
@@ -150,7 +151,7 @@ time.sleep(30)
     Attack("partial_output_before_the_limit", "print('so far')\nwhile True: pass", "timeout", shows="so far", limits=SHORT),
     # output and results
     Attack("endless_output", "while True: print('x' * 1000)", "output_limit"),
-    Attack("million_tiny_prints", "for i in range(10**6): print(i)", "output_limit ok", limits={"cpu_seconds": 20, "wall_seconds": 40}),
+    Attack("million_tiny_prints", "for i in range(10**6): print(i)", "output_limit", limits={"output_kill_bytes": 1 << 20, "cpu_seconds": 20, "wall_seconds": 40}),
     Attack("stderr_flood", "import sys\nwhile True: sys.stderr.write('x' * 1000)", "output_limit"),
     Attack("raw_descriptor_flood", "import os\nwhile True: os.write(1, b'x' * 65536)", "output_limit"),
     Attack("huge_repr", "'x' * (256 << 20)", "ok memory", longest=70_000),

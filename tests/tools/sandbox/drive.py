@@ -30,6 +30,7 @@ for _name in ("agentdistill", "agentdistill.tools"):
     _package.__path__ = [str(Path(__file__).resolve().parents[3] / _name.replace(".", "/"))]
 
 from attacks import ATTACKS, Attack  # noqa: E402
+from herd import MARK  # noqa: E402
 
 from agentdistill.tools.sandbox import restricted  # noqa: E402
 from agentdistill.tools.sandbox.base import Limits, Result, Sandbox, Session  # noqa: E402
@@ -221,8 +222,8 @@ def _comm(path: Path) -> str:
         return ""
 
 
-def left(folder: Path) -> list[str]:
-    """Processes and files that a closed sandbox left behind; those of the former are this process's, as their subreaper."""
+def left(folder: Path, backend: str) -> list[str]:
+    """Processes, files and containers that a closed sandbox left behind; the first are this process's, as their subreaper."""
     pids: list[str] = []
     for _ in range(100):
         with contextlib.suppress(ChildProcessError):
@@ -233,7 +234,19 @@ def left(folder: Path) -> list[str]:
             break
         time.sleep(0.05)
     commands = [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:200] for pid in pids]
-    return [f"processes: {commands}"] * bool(pids) + [str(path) for path in folder.iterdir()]
+    found = [f"processes: {commands}"] * bool(pids) + [str(path) for path in folder.iterdir()]
+    return [*found, *containers()] if backend == "docker" else found
+
+
+def containers() -> list[str]:
+    """Containers that a sandbox of this process made."""
+    from agentdistill.tools.sandbox import docker
+
+    client = docker.connect()
+    owner = {"label": f"{docker.LABEL}={docker._machine()}/{docker._process()}"}
+    found = [f"container {each.short_id}" for each in client.containers.list(all=True, filters=owner, sparse=True)]
+    client.close()
+    return found
 
 
 def main(backend: str, *only: str) -> None:
@@ -243,7 +256,7 @@ def main(backend: str, *only: str) -> None:
         os.chmod(name, 0o711)
         os.environ["TMPDIR"] = tempfile.tempdir = name
         attack_all(backend, only)
-        print(json.dumps({"name": "leaves nothing behind", "status": "", "wrong": left(Path(name))}), flush=True)
+        print(json.dumps({"name": "leaves nothing behind", "status": "", "wrong": left(Path(name), backend)}), flush=True)
 
 
 def opened(backend: str) -> Sandbox:
@@ -252,6 +265,10 @@ def opened(backend: str) -> Sandbox:
     if abi:
         older = f"from agentdistill.tools.sandbox import landlock\nlandlock.abi = lambda: {int(abi)}\nfrom agent"
         restricted._BOOTSTRAP = restricted._BOOTSTRAP.replace("from agent", older, 1)
+    if name == "docker" and MARK in os.environ:
+        from agentdistill.tools.sandbox import docker
+
+        docker._ENVIRONMENT[MARK] = os.environ[MARK]  # a daemon's processes are not this one's, and would not be found
     return open_sandbox(name)
 
 
