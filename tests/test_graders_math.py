@@ -169,24 +169,67 @@ def references(dataset: str) -> list[str]:
     return sorted({str(env.task(seed).answer) for split in splits for seed in env.task_seeds(split)})
 
 
+NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+CHARACTERS = {
+    r"\pi": "π",
+    r"\infty": "∞",
+    r"\cup": "∪",
+    r"\pm": "±",
+    r"\cdot": "·",
+    r"\theta": "θ",
+    r"\omega": "ω",
+    r"\tau": "τ",
+}
+
+
+def in_unicode(answer: str) -> str:
+    """An answer with the characters that a chat would show: roots, powers, minus signs and Greek letters."""
+    text = re.sub(r"\\sqrt(?:\{(\w+)\}|(\d))", lambda found: f"√{found[1] or found[2]}", answer)
+    text = re.sub(r"(?<=[a-zA-Z\d])\^(?:\{(\d)\}|(\d))", lambda found: "⁰¹²³⁴⁵⁶⁷⁸⁹"[int(found[1] or found[2])], text)
+    for command, character in CHARACTERS.items():
+        text = re.sub(re.escape(command) + r"(?![a-zA-Z])", character, text)
+    return text.replace("-", "−")
+
+
 def forms(answer: str) -> Iterator[str]:
     """Other ways to give an answer: where it stands, how it is spaced, and how numbers and fractions are written."""
     yield rf"So it is $\boxed{{{answer}}}$."
     yield f"The answer is {answer}."
     yield f"The final answer is: $ {answer} $"
     yield f"<answer>{answer}</answer>"
-    if "\\frac" in answer:
-        yield answer.replace("\\frac", "\\dfrac")
+    yield f"**{answer}**"
+    yield answer.replace("\\frac", "\\dfrac")
+    yield answer.replace("\\left", "").replace("\\right", "")
+    yield answer.replace("pmatrix", "bmatrix")
+    yield in_unicode(answer)
     if not re.search(r"\\(text|mbox|\{)", answer):
         yield answer.replace("{", "{ ").replace("}", " }")
-    if re.fullmatch(r"-?\d+", answer):
+    if (quotient := re.fullmatch(r"\\d?frac\{([^{}]+)\}\{([^{}]+)\}", answer)) is not None:
+        yield f"({quotient[1]})/({quotient[2]})"
+    if "\\" not in answer and not re.search(r"\de", answer):
+        yield re.sub(r"(\d)([a-zA-Z])(?![a-z])", r"\1*\2", answer)
+        yield re.sub(r"\^\{?(\d)\}?", r"**\1", answer)
+    if NUMBER.fullmatch(answer):
+        yield from (f"m+n = {answer}", f"x = {answer}", rf"\${answer}", rf"\textbf{{{answer}}}", rf"\text{{(E) }} {answer}")
         yield from (
-            f"{answer}.0",
-            f"{int(answer):,}",
             rf"{answer}\text{{ units}}",
-            f"{int(answer)} apples",
-            rf"\frac{{{answer}}}{{1}}",
+            f"{answer} apples",
+            rf"\text{{{answer} apples}}",
+            f"{answer} m",
+            f"{answer} cm^2",
         )
+        yield from (f"{answer} miles per hour", rf"{answer}\,\mathrm{{km/h}}", f"{answer} dollars")
+    if re.fullmatch(r"-?\d+", answer):
+        yield from (f"{answer}.0", f"{int(answer):,}", rf"\frac{{{answer}}}{{1}}")
+
+
+TRICKS = [
+    r"R\text{7}", r"R\mathrm{7}", "12345 = R", r"12345 \neq R", "R = 12345", r"R \approx 12345", r"12345 \approx R", "12345: R",
+    r"R \text{ or } 12345", "R, 12345", "12345, R", "(R, 12345)", "R wrong", "R is wrong", "not R", "R?", "R..7", "R 7",
+    r"R\text{ or six}", "R versus six", "R divided by two", "R modulo seven", "R point five", "R choose two",
+    "R + 1", "R, R + 1", r"R\operatorname{qq}", "R < x", r"\boxed{R} no, \boxed{12345}",
+]  # fmt: skip
+NOT_OF_ZERO = [r"R\text{ million}", "R million", "R / 12345", r"R\%\%", r"R\mathrm{i}", r"R \text{x}", "-(R)"]
 
 
 def mutations(answer: str) -> list[str]:
@@ -199,6 +242,17 @@ def mutations(answer: str) -> list[str]:
     for old, new in (("+", "-"), ("\\sin", "\\cos"), ("(", "["), (")", "]"), ("\\cup", "\\cap"), ("\\sqrt", "\\sin")):
         wrong.add(answer.replace(old, new, 1))
     return sorted(wrong - {answer})
+
+
+@pytest.mark.parametrize("dataset", ["math500", "minerva", "aime24", "aime25", "amc23"])
+def test_a_reference_with_a_trick_beside_it_is_wrong(dataset: str):
+    needs_data("math")
+    every = references(dataset)
+    for answer in random.Random(0).sample(every, min(len(every), 100)):
+        zero = re.fullmatch(r"-?0*\.?0*|.*=\s*0", answer)
+        tried = [trick.replace("R", answer) for trick in TRICKS + ([] if zero else NOT_OF_ZERO)]
+        tried = [trick if "boxed" in trick else rf"\boxed{{{trick}}}" for trick in tried]
+        assert [trick for trick in tried if graders.math(trick, answer)] == []
 
 
 @pytest.mark.parametrize("dataset", SOURCES)

@@ -8,24 +8,26 @@ import re
 from fractions import Fraction
 
 from agentdistill.errors import UserError
-from agentdistill.graders.latex import bare, said, squeezed, tidy, value, words
+from agentdistill.graders import relations, units
+from agentdistill.graders.latex import bare, listed, said, squeezed, tidy, value, without_remarks, words
+from agentdistill.graders.readable import is_formula
 from agentdistill.worker import Worker, WorkerError
 
 # CPU time decides, so that a verdict does not depend on what else the machine does; wall time is the last resort.
 CPU_SECONDS, WALL_SECONDS = 5.0, 30.0
 _LONGEST = 1_000  # characters of an answer; a reference is never near it
 _CLOSE, _FLOAT = Fraction(1, 10**6), Fraction(1, 10**12)
-# math-verify makes something of what is no formula: it reads "5 +" as 5, "1 2" as 12 and "5 * !! x" as 5.
-_UNREADABLE = re.compile(r"[-+*/=<>^_,;(\[{]$|\\(?:le|leq|ge|geq|lt|gt|pm|cdot|times|div|cup|cap|in|to)$|\d\s+\d|!!")
+_PARTS = 4  # of `a = b = c`
 
 
 def math(answer: str, expected: object) -> bool:
     r"""Whether an answer has the expected value, however it is written.
 
-    Numbers are compared exactly but for rounding, with percentages (`50%` is 50 and 0.5), units, mixed numbers and powers
-    of ten besides; words without regard to case; formulae, tuples, intervals, sets, matrices and equations by math-verify,
-    which gets at most `CPU_SECONDS` (and `WALL_SECONDS`) in a process of its own. What takes longer, or cannot be read, is
-    wrong.
+    Numbers are compared exactly but for rounding, with percentages (`50%` is 50 and 0.5), mixed numbers and powers of ten
+    besides; words without regard to case; formulae, tuples, intervals, sets, matrices and equations by math-verify, which
+    gets at most `CPU_SECONDS` (and `WALL_SECONDS`) in a process of its own. A unit (one of `graders.units`, after the value)
+    may be left out or added, but not be another one; `m + n = 5` and `2 + 3 = 5` are 5. What takes longer, or has anything
+    else in it that is not of the value, is wrong.
 
     Args:
         answer: a final answer, or a message with one (`\boxed{…}`, `<answer>…</answer>`, "the answer is …").
@@ -42,56 +44,60 @@ def math(answer: str, expected: object) -> bool:
     given = said(answer)
     if not given or len(given) > _LONGEST:
         return False
-    given = tidy(given)
-    if (verdict := _at_once(given, right)) is not None:
-        return verdict
-    if "=" in given and "=" in right:
-        pair = given, right
-    elif not _is_formula(given) or not _is_value(given):
-        return False
-    else:
-        pair = bare(given), bare(right)
-    worker = _worker()
-    try:
-        return bool(worker.call(*pair))
-    except WorkerError:
-        _prove(worker)
-        return False
+    return _same(without_remarks(tidy(given), right), right)
 
 
-def _at_once(given: str, right: str) -> bool | None:
-    """The verdict where no algebra is needed, else None."""
-    if squeezed(given) == squeezed(right) or squeezed(bare(given)) == squeezed(bare(right)):
+def _same(given: str, right: str) -> bool:
+    """The verdict on tidied answers."""
+    if squeezed(given) == squeezed(right):
         return True
-    expected, found = value(bare(right)), value(bare(given))
-    if expected is not None and found is not None:
-        percent = [text.endswith("%") for text in (given, right)]
-        return (
-            _equal(found, expected)
-            or (percent == [True, False] and _equal(found / 100, expected))
-            or (percent == [False, True] and _equal(found, expected / 100))
-        )
+    if ("=" in given) and ("=" in right):
+        return _told_apart(given, right)
+    right = bare(right)
+    if not re.search(r"[<>]|\\[lgn]e(?![a-z])", right) and (bounds := relations.interval(given)) is not None:
+        given = bounds
+    given = listed(given)
+    *before, last = bare(given).split("=")
+    shown = [part for part in before if not relations.is_label(part)]
+    if len(shown) > _PARTS or not last.strip():
+        return False
+    return _same_value(last.strip(), listed(right)) and all(_same_value(part.strip(), last.strip()) for part in shown)
+
+
+def _same_value(given: str, right: str) -> bool:
+    """The verdict on answers without an `=`."""
     wanted, told = words(right), words(given)
     if wanted is not None and (told is not None or len(wanted) > 1):
         same = told is not None and told.lower() == wanted.lower()
         return told == wanted or (same and len(wanted) > 1)  # m and M are two symbols
-    if expected is not None and ((told is not None and len(told) > 1) or not re.search(r"[\dA-Za-zπ]", given)):
+    right, unit = units.split(right, letters=False)
+    expected = value(right)
+    given, other = units.split(given, letters=expected is not None)
+    if unit and other and unit != other:
         return False
-    return None
+    if squeezed(given) == squeezed(right):
+        return True
+    found = value(given)
+    if expected is None or found is None:
+        return _told_apart(given, right)
+    percent = [text.endswith("%") for text in (given, right)]
+    return (
+        _equal(found, expected)
+        or (percent == [True, False] and _equal(found / 100, expected))
+        or (percent == [False, True] and _equal(found, expected / 100))
+    )
 
 
-def _is_formula(given: str) -> bool:
-    """Whether brackets are closed (by either kind, as in an interval) and nothing is left hanging."""
-    closed = given.count("{") == given.count("}") and sum(map(given.count, "([")) == sum(map(given.count, ")]"))
-    table = r"\begin" in given or "&" not in given
-    return closed and table and not _UNREADABLE.search(given)
-
-
-def _is_value(given: str) -> bool:
-    """Whether what stands before an `=` is a name or plain arithmetic, so that the answer is what follows it: not `2x = 10`."""
-    left, equals, _ = given.partition("=")
-    name = re.fullmatch(r"\s*\\?[A-Za-z]+(?:_\{?\w+\}?|\([^()]*\)|'|\^\{?\w+\}?)*\s*", left)
-    return not equals or name is not None or not re.search(r"[A-Za-z]", left)
+def _told_apart(given: str, right: str) -> bool:
+    """The verdict of algebra, where there is something to compare."""
+    if not is_formula(given, right) or not re.search(r"[\dA-Za-z]", given):
+        return False
+    worker = _worker()
+    try:
+        return bool(worker.call(given, right))
+    except WorkerError:
+        _prove(worker)
+        return False
 
 
 def _equal(a: Fraction, b: Fraction) -> bool:

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-from sympy import Derivative, Eq, Symbol, nan, oo, simplify, zoo
+from sympy import Derivative, Eq, I, Symbol, nan, oo, simplify, zoo
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
@@ -50,6 +50,7 @@ def _parsed(text: str) -> list[Any]:
         found = parse(text, [ExprExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
     # Where the parser gives up it leaves out the rest: a letter that is not in the result is such a rest.
     letters = re.search(r"[a-df-hj-zA-Z]", re.sub(r"\\[a-zA-Z]+|[A-Za-z]{2,}", "", text))
+    found = [each.subs({name: I for name in each.free_symbols if name.name == "i"}) for each in found]
     return [each for each in found if not each.has(zoo, nan) and (each.free_symbols or not letters)]
 
 
@@ -58,7 +59,7 @@ def _latex(text: str) -> str:
     text = re.sub(r"(?:np|math)\.", "", text)
     text = re.sub(r"(?<![\\a-zA-Z])(sqrt)\s*\(([^()]*)\)", r"\\sqrt{\2}", text)
     text = re.sub(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|ln|log|exp|arcsin|arccos|arctan|infty)(?![a-zA-Z])", r"\\\1", text)
-    text = text.replace("**", "^").replace("π", r"\pi").replace("∞", r"\infty").replace("√", r"\sqrt ")
+    text = text.replace("**", "^").replace(";", ", ")
     # latex2sympy reads "\gamma - 4" as the gamma function of -4.
     text = re.sub(r"\\(gamma|beta|zeta)(?![a-zA-Z])", r"{\\mathrm{\1}}", text)
     return re.sub(r"\*", r" \\cdot ", text)
