@@ -11,6 +11,7 @@ from agentdistill import config as config_module
 from agentdistill import curricula, environment, yamltext
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
 from agentdistill.errors import UserError
+from agentdistill.modules import import_module
 from agentdistill.policies.load import is_tiny, load_model
 from agentdistill.pool import EnvPool
 from agentdistill.report import report
@@ -19,9 +20,8 @@ from agentdistill.seeds import derive
 from agentdistill.signals import Method
 from agentdistill.store import Store
 from agentdistill.training.check import check, first_seeds, required_tasks
-from agentdistill.training.evaluate import Rate, evaluate
+from agentdistill.training.evaluate import Rate, caveats, evaluate, stop_reasons
 from agentdistill.training.journal import write_atomic
-from agentdistill.training.meta import import_module
 from agentdistill.training.run import Run
 from agentdistill.training.run import train as train_run
 from agentdistill.training.session import Session
@@ -92,18 +92,19 @@ def sft(
 def rollout(
     model: str, env: str, *, out: str | Path, tasks: int = 32, split: str = "test", temperature: float = 1.0,
     max_tokens: int = 64, max_turns: int = 30, max_context: int = 2048, options: Mapping[str, Any] | None = None,
-    module: str = "", seed: int = 0, say: Say = None,
+    module: str = "", workers: int = 0, seed: int = 0, say: Say = None,
 ) -> list[Trajectory]:  # fmt: skip
     """Play tasks with a model and store the trajectories under `OUT/store`, batch `rollout`.
 
     Args:
         module: Python module, or `.py` file, to import first, which registers the environment.
+        workers: processes that hold the environments; 0: this one. It changes no result.
 
     Raises:
         UserError: for an argument out of range, an unknown model or environment, or an `out` that holds an earlier result.
     """
     config = _arguments(
-        model, env, tasks, split, 1, temperature, max_tokens, max_turns, max_context, options, module, seed
+        model, env, tasks, split, 1, temperature, max_tokens, max_turns, max_context, options, module, workers, seed
     )  # fmt: skip
     folder = _new_result(out, "store/rollout.parquet")
     _resolve_environment(config, [(split, tasks)])
@@ -113,6 +114,8 @@ def rollout(
         jobs = [Task(s, derive(seed, "rollout", s), group=i) for i, s in enumerate(session.seeds(split, tasks))]
         played = session.rollout(lm).run(jobs, session.config.sampling, "rollout")
         path = session.store.write("rollout", played)
+        for note in caveats(played):
+            session.say(note)
         won = sum(t.success for t in played)
         session.say(f"{won} of {len(played)} episodes succeeded; stored in {path}")
         return played
@@ -123,19 +126,19 @@ def rollout(
 def evaluate_run(
     model: str, env: str, *, out: str | Path, tasks: int = 200, split: str = "test", samples: int = 1,
     temperature: float = 0.0, max_tokens: int = 64, max_turns: int = 30, max_context: int = 2048,
-    options: Mapping[str, Any] | None = None, module: str = "", seed: int = 0, say: Say = None,
+    options: Mapping[str, Any] | None = None, module: str = "", workers: int = 0, seed: int = 0, say: Say = None,
 ) -> Rate:  # fmt: skip
     """Success of a model on fixed tasks with a 95 % interval (`training.evaluate.clustered`); written to `OUT/eval.json`.
 
     Args:
         samples: episodes a task; more than 1 only at a temperature above 0.
-        module: as for `rollout`.
+        module, workers: as for `rollout`.
 
     Raises:
         UserError: as `rollout`.
     """
     config = _arguments(
-        model, env, tasks, split, samples, temperature, max_tokens, max_turns, max_context, options, module, seed
+        model, env, tasks, split, samples, temperature, max_tokens, max_turns, max_context, options, module, workers, seed
     )  # fmt: skip
     folder = _new_result(out, "eval.json", "store/eval.parquet")
     _resolve_environment(config, [(split, tasks)])
@@ -147,7 +150,10 @@ def evaluate_run(
             session.rollout(lm), session.seeds(split, tasks), params, seed=seed, label="eval", samples=samples
         )
         session.store.write("eval", played)
-        record = {"model": model, "env": env, "split": split, "temperature": temperature, **rate.as_dict()}
+        for note in caveats(played):
+            session.say(note)
+        about = {"model": model, "env": env, "split": split, "temperature": temperature}
+        record = {**about, **rate.as_dict(), "stop_reasons": stop_reasons(played)}
         write_atomic(session.folder / "eval.json", json.dumps(record))
         session.say(f"success {rate} on {split} tasks of {env}")
         return rate
@@ -234,6 +240,8 @@ def _named(out: str | Path) -> Path:
     """A folder that the user named."""
     if not str(out).strip():
         raise UserError("out is empty; name the folder where the results go")
+    if "\0" in str(out):
+        raise UserError(f"out is {str(out)!r}; a folder's name cannot hold a NUL character")
     return Path(out)
 
 
@@ -248,14 +256,14 @@ def _new_result(out: str | Path, *files: str) -> Path:
 
 def _arguments(
     model: str, env: str, tasks: int, split: str, samples: int, temperature: float, max_tokens: int, max_turns: int,
-    max_context: int, options: Mapping[str, Any] | None, module: str, seed: int,
+    max_context: int, options: Mapping[str, Any] | None, module: str, workers: int, seed: int,
 ) -> Experiment:  # fmt: skip
     """The arguments of a verb that only plays, in an experiment's form and checked; its teacher and method mean nothing."""
     fields: dict[str, Any] = {
         "seed": seed, "env.id": env, "env.options": dict(options or {}), "env.module": module, "env.max_turns": max_turns,
-        "env.max_context": max_context, "student.model": model, "teacher.model": "initial", "method": "opd",
-        "sampling.temperature": temperature, "sampling.max_tokens": max_tokens, "eval.split": split, "eval.tasks": tasks,
-        "eval.samples": samples, "eval.temperature": temperature,
+        "env.workers": workers, "env.max_context": max_context, "student.model": model, "teacher.model": "initial",
+        "method": "opd", "sampling.temperature": temperature, "sampling.max_tokens": max_tokens, "eval.split": split,
+        "eval.tasks": tasks, "eval.samples": samples, "eval.temperature": temperature,
     }  # fmt: skip
     names = {name: name.rpartition(".")[2] for name in fields} | {"env.id": "env", "student.model": "model"}
     config = parse_experiment(override({}, fields), "arguments", names)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
+import io
 import json
 import os
 import sys
@@ -95,6 +97,8 @@ class _Play:
     """Keyword arguments of the environment, as a YAML mapping."""
     module: str = ""
     """Python module, or .py file, to import first, which registers the environment."""
+    workers: int = 0
+    """Processes that hold the environments; 0: this one."""
     seed: int = 0
 
     def arguments(self) -> dict[str, Any]:
@@ -182,6 +186,9 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point. Exit codes: 0 done, 1 the user can mend it, 2 wrong arguments, 130 stopped by hand."""
     words = list(sys.argv[1:] if argv is None else argv)
     stop.command.arm()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of few characters gets question marks for the others
+            stream.reconfigure(errors="replace")
     try:
         command = _command(words)
         importlib.import_module("agentdistill.api")  # torch and the rest, which every verb needs
@@ -198,7 +205,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has gone, as in `agentdistill envs | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # stores and runs say so themselves: it is the output
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            print("agentdistill: there is no space left where the output goes; make room, then go on", file=sys.stderr)
+            return 1
         traceback.print_exc()
         print("agentdistill: this is a bug, please report it with the lines above", file=sys.stderr)
         return 70

@@ -14,9 +14,9 @@ from pydantic import ValidationInfo as Info
 
 from agentdistill import yamltext
 from agentdistill.errors import UserError, nearest
-from agentdistill.policies.base import SamplingParams
+from agentdistill.policies.base import SamplingParams, Temperature
 from agentdistill.rollout import Overflow
-from agentdistill.wording import place, sentence, shown
+from agentdistill.wording import no_truth_for_a_number, place, sentence, shown
 
 SAME_EPISODES = (
     "{samples} samples of a task at temperature 0 are one and the same episode, counted {samples} times; "
@@ -56,10 +56,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: Info) -> Any:
-        """Python counts true as 1; a file that says `lr: true` means something else."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float, float | None):
-            raise ValueError(f"must be a number, not {str(value).lower()}")
-        return value
+        return no_truth_for_a_number(cls.model_fields[str(info.field_name)].annotation, value)
 
 
 class EnvSection(Section):
@@ -75,6 +72,10 @@ class EnvSection(Section):
     max_context: int = Field(2048, ge=8, description="tokens of one context")
     overflow: Overflow = Field("end", description="end the episode, or window the context, when a prompt leaves no room")
     window: int = Field(2, ge=1, description="turns kept when the context is windowed")
+    workers: int = Field(0, ge=0, le=256, description="processes that hold the environments; 0: this one, for fast ones")
+    timeout: float = Field(300, gt=0, description="seconds of one call in a worker, which then is killed and the episode lost")
+    recycle: int = Field(200, ge=0, description="episodes after which a worker is replaced; 0: never")
+    memory: int = Field(0, ge=0, description="MiB of resident memory beyond which a worker is replaced (Linux); 0: no bound")
 
     @model_validator(mode="before")
     @classmethod
@@ -155,7 +156,7 @@ class EvalSection(Section):
     every: int = Field(0, ge=0, description="iterations between evaluations; 0: before and after only")
     every_split: str = Field("valid", description="split of the evaluations during training")
     every_tasks: int = Field(64, ge=1, description="tasks of the evaluations during training")
-    temperature: float = Field(0.0, ge=0, description="0 is greedy")
+    temperature: Temperature = 0.0
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this mass")
 
     @model_validator(mode="after")
@@ -180,7 +181,7 @@ class Experiment(Section):
     env: EnvSection
     student: ModelSection
     teacher: TeacherSection | None = None
-    tokenizer_vocab: int = Field(512, ge=262, description="for tiny models: most tokens of the tokenizer to train")
+    tokenizer_vocab: int = Field(512, ge=262, le=1_000_000, description="for tiny models: most tokens of their tokenizer")
     method: Spec = Field("opd", description="a preset, or axes over one (see docs/methods.md)")
     schedule: Spec = Field("none", description="depth schedule: none, tcod-f2b, tcod-b2f, adaptive, or one with settings")
     sampling: SamplingParams = Field(default_factory=lambda: SamplingParams(max_tokens=64))

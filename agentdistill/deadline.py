@@ -36,7 +36,7 @@ def call_within(seconds: float, function: Callable[[], T]) -> T:
     """What `function` returns or raises, called in a thread of its own under a copy of the caller's context.
 
     Raises:
-        TookTooLong: after `seconds`.
+        TookTooLong: after `seconds`, also when it returns something in answer to being told to end.
         TooManyStuck: when `MAX_STUCK` threads of late calls are running.
     """
     if stuck() >= MAX_STUCK:
@@ -57,9 +57,10 @@ def call_within(seconds: float, function: Callable[[], T]) -> T:
     try:
         thread.join(seconds)
     finally:  # also when Ctrl-C ends the waiting
-        if thread.is_alive():
+        late = thread.is_alive()
+        if late:
             _abandon(thread)
-    if not outcome:
+    if late or not outcome:
         raise TookTooLong
     how, what = outcome[0]
     if how == "raised":

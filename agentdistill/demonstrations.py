@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agentdistill.chat import Chat, Prompt
 from agentdistill.errors import UserError
-from agentdistill.pool import EnvPool
+from agentdistill.pool import EnvPool, Play
 from agentdistill.rollout import opening
 from agentdistill.seeds import derive
 from agentdistill.trajectory import Author, StopReason, Trajectory, Turn
@@ -34,16 +34,19 @@ def demonstrate(
         UserError: when the environment has no expert, or noise is asked of one without `random_action`.
         EnvironmentFault: when the environment fails.
     """
-    return [_episode(pool, task, chat, max_turns, max_context, noise, derive(seed, "demo", i)) for i, task in enumerate(seeds)]
-
-
-def _episode(pool: EnvPool, task: int, chat: Chat, max_turns: int, max_context: int, noise: float, seed: int) -> Trajectory:
-    rng = random.Random(seed)
-    first = pool.reset(0, task)
-    env = pool.env(0)
-    if noise and not hasattr(env.unwrapped, "random_action"):
+    if noise and seeds and not hasattr(pool.prototype().unwrapped, "random_action"):
         raise UserError(f"environment '{pool.env_id}' has no random_action(rng), which sft.noise needs; set sft.noise to 0")
-    messages = opening(pool.system_prompt(0), first.observation)
+    return pool.play(
+        _episode(pool, task, chat, max_turns, max_context, noise, derive(seed, "demo", i)) for i, task in enumerate(seeds)
+    )
+
+
+def _episode(
+    pool: EnvPool, task: int, chat: Chat, max_turns: int, max_context: int, noise: float, seed: int
+) -> Play[Trajectory]:
+    rng = random.Random(seed)
+    first = yield "reset", (task,)
+    messages = opening((yield "system_prompt", ()), first.observation)
     out = Trajectory(
         id=f"demo/{task}-{seed}", env_id=pool.env_id, env_options=dict(pool.options), seed=task, task_id=first.task_id,
         messages=list(messages), turns=[], stop_reason=StopReason.MAX_TURNS, policy="expert",
@@ -55,7 +58,11 @@ def _episode(pool: EnvPool, task: int, chat: Chat, max_turns: int, max_context: 
     used = 0
     while len(out.turns) < max_turns:
         author: Author = "noise" if noise and rng.random() < noise else "expert"
-        action = pool.random_action(0, rng) if author == "noise" else pool.expert_action(0)
+        if author == "noise":
+            action, state = yield "random_action", (rng.getstate(),)
+            rng.setstate(state)
+        else:
+            action = yield "expert_action", ()
         if action is None:
             if not out.turns:
                 raise UserError(f"environment '{pool.env_id}' has no expert for task {task}, so nothing can be imitated")
@@ -66,7 +73,7 @@ def _episode(pool: EnvPool, task: int, chat: Chat, max_turns: int, max_context: 
         if not ids or used > max_context:
             out.stop_reason = StopReason.PROMPT_OVERFLOW
             break
-        answer = pool.step(0, action)
+        answer = yield "step", (action,)
         out.turns.append(
             Turn(prompt.ids, ids, action, answer.observation, fresh=prompt.fresh, author=author, finish="replayed",
                  reward=answer.reward, terminated=answer.terminated, truncated=answer.truncated,

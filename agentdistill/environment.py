@@ -11,7 +11,7 @@ import math
 import operator
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -139,6 +139,7 @@ class Answer:
 
     Attributes:
         success: its word on the episode so far; None where it said nothing.
+        seconds: wall time it took; no part of what it said, so answers are equal without it.
     """
 
     observation: str
@@ -148,6 +149,7 @@ class Answer:
     success: bool | None = None
     task_id: str = ""
     tool_calls: list[ToolCall] | None = None
+    seconds: float = field(default=0.0, compare=False)
 
 
 def reset(env: gym.Env[str, str], seed: int) -> Answer:
@@ -169,22 +171,30 @@ def step(env: gym.Env[str, str], action: str) -> Answer:
 
     Raises:
         EnvironmentFault: when the environment raises, or answers anything but `(text, finite reward, bool, bool, dict)`, with
-            a list of `ToolCall` under `tool_calls` if there is one.
+            a bool under `success` and a list of `ToolCall` under `tool_calls` if there are any.
     """
     with blame(_name(env), f"step({action[:80]!r})"):
         names = ("observation", "reward", "terminated", "truncated", "info")
         observation, reward, terminated, truncated, info = _parts(env.step(action), *names)
         answer = Answer(
-            require_text(observation, "the observation"), float(reward), bool(terminated), bool(truncated),
+            require_text(observation, "the observation"), float(reward),
+            _flag(terminated, "terminated"), _flag(truncated, "truncated"),
             tool_calls=_tool_calls(_info(info).get("tool_calls")),
         )  # fmt: skip
         if not math.isfinite(answer.reward):
             raise Breach(f"the reward is {answer.reward}")
         if "success" in info:
-            answer.success = bool(info["success"])
+            answer.success = _flag(info["success"], "info['success']")
         elif answer.terminated and answer.reward > 0:
             answer.success = True
         return answer
+
+
+def _flag(value: object, name: str) -> bool:
+    """A truth value; NaN, a share of 0.3 and the text 'False' are true to Python, and would be counted as won."""
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int | float | np.number) and value in (0, 1)):
+        return bool(value)
+    raise Breach(f"{name} is {value!r}, which is neither true nor false")
 
 
 def system_prompt(env: gym.Env[str, str]) -> str:
@@ -293,8 +303,14 @@ def _tool_calls(calls: object) -> list[ToolCall] | None:
     return list(calls)
 
 
+_SEEDS = 1 << 63
+
+
 def _whole(seed: object) -> int:
     try:
-        return operator.index(seed)  # type: ignore[arg-type]
+        number = operator.index(seed)  # type: ignore[arg-type]
     except TypeError:
         raise Breach(f"the seed {one_line(repr(seed), 80)} is of type {type(seed).__name__}, not a whole number") from None
+    if not 0 <= number < _SEEDS:
+        raise Breach(f"the seed {one_line(str(number), 80)} is not between 0 and 2^63, as Gymnasium and the store take them")
+    return number

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from agentdistill.errors import UserError
+from agentdistill.rendering import said
 
 LONGEST = 400  # characters of somebody else's error message that are shown
 
@@ -40,13 +41,10 @@ def fault(env_id: str, call: str, error: BaseException) -> EnvironmentFault:
 
 def described(error: BaseException) -> str:
     """An exception's type and message in one line; our own errors are sentences already and need no type."""
-    try:
-        said = one_line(str(error))
-    except Exception:  # a stranger's __str__ may fail too
-        said = ""
-    if said and isinstance(error, Breach | UserError):
-        return said
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    message = one_line(said(error))
+    if message and isinstance(error, Breach | UserError):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def one_line(text: str, limit: int = LONGEST) -> str:

@@ -23,11 +23,22 @@ def clean_output(text: str) -> str:
 
 def truncate_middle(text: str, limit: int) -> str:
     """Keep `text` to `limit` characters: its head (three quarters), a count of what was left out, and its tail."""
-    if len(text) <= limit:
-        return text
-    note = f"\n… {len(text)} characters, middle left out …\n"
+    return text if len(text) <= limit else _ends(text, text, len(text), limit)
+
+
+def fit(text: str, limit: int) -> str:
+    """`text` cleaned and then truncated, with no more work done than `limit` asks for, however long the text is."""
+    reach = 8 * limit + 1_000
+    if len(text) <= 2 * reach:
+        return truncate_middle(clean_output(text), limit)
+    return _ends(clean_output(text[:reach]), clean_output(text[-reach:]), len(text), limit)
+
+
+def _ends(head: str, tail: str, length: int, limit: int) -> str:
+    """The head of one text and the tail of another, for a text of `length` characters that they begin and end."""
+    note = f"\n… {length} characters, middle left out …\n"
     room = limit - len(note)
     if room < 8:
-        return text[:limit]
-    tail = room // 4
-    return text[: room - tail] + note + text[len(text) - tail :]
+        return head[:limit]
+    kept = room // 4
+    return head[: room - kept] + note + tail[max(len(tail) - kept, 0) :]

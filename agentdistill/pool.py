@@ -1,76 +1,138 @@
-"""N environments of one kind in this process. An environment that fails takes down its own episode only."""
+"""N environments of one kind, in this process or in workers. One that fails takes down its own episode only."""
 
 from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import gymnasium as gym
 
-from agentdistill import environment
 from agentdistill.environment import Answer, EnvironmentFault
-from agentdistill.faults import described, fault
+from agentdistill.pool_local import LocalEnvironments, Question
+from agentdistill.pool_workers import WorkerEnvironments, Workers
 
-__all__ = ["Answer", "EnvPool", "EnvironmentFault"]
+__all__ = ["Answer", "EnvPool", "EnvironmentFault", "Play", "Question", "Workers"]
+
 
 T = TypeVar("T")
+Play = Generator[tuple[str, tuple[Any, ...]], Any, T]
+BESIDE = 4  # episodes a worker, so that it has something to do while another's answer is on its way
 
 
 class EnvPool:
-    """Environments made on demand and used again; a slot whose environment failed gets a new one.
+    """Environments in slots, made on demand and used again; a slot whose environment failed gets a new one.
+
+    Where they are changes no answer: episodes are the same in this process and with any number of workers.
 
     Args:
         env_id: registered Gymnasium id.
         options: keyword arguments for the environment.
+        workers: put the environments into so many processes; None: into this one, which is faster where a step takes less
+            than a tenth of a millisecond.
     """
 
-    def __init__(self, env_id: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, env_id: str, options: Mapping[str, Any] | None = None, *, workers: Workers | None = None) -> None:
         self.env_id, self.options = env_id, dict(options or {})
-        self._envs: list[gym.Env[str, str] | None] = []
         self._expert: dict[tuple[int, int], list[str] | None] = {}
+        self._here = LocalEnvironments(self.env_id, self.options)
+        self._away = WorkerEnvironments(self.env_id, self.options, workers) if workers is not None and workers.count else None
 
     def env(self, slot: int) -> gym.Env[str, str]:
-        """The environment of a slot."""
-        while len(self._envs) <= slot:
-            self._envs.append(None)
-        found = self._envs[slot]
-        if found is None:
-            found = self._envs[slot] = environment.make(self.env_id, **self.options)
-        return found
+        """The environment of a slot, where it is in this process."""
+        if self._away is not None:
+            raise RuntimeError(f"the environments of '{self.env_id}' are in worker processes; ask them, or take the prototype")
+        return self._here.env(slot)
+
+    def prototype(self) -> gym.Env[str, str]:
+        """An environment of this kind in this process, for what all of them have in common: splits, tools, call format.
+
+        Its state means nothing: with workers nobody plays it, and without it is that of the first slot.
+        """
+        return self._here.env(0)
+
+    def ask(self, questions: Sequence[Question]) -> list[Any]:
+        """Ask many slots at once; workers answer side by side. A slot's questions are asked in their order.
+
+        Returns:
+            An answer a question, or the `EnvironmentFault` that its slot met with; after one, nothing more is asked of a slot.
+
+        Raises:
+            UserError: when an environment cannot be made, or no worker can be started.
+        """
+        return (self._away or self._here).ask_all(questions)
+
+    def play(self, episodes: Iterable[Play[T]]) -> list[T]:
+        """Play episodes side by side, a few for each worker or one by one in this process; what they return, in order.
+
+        Args:
+            episodes: generators that yield a call and its arguments, and are sent its answer; a fault is raised in them.
+        """
+        width = 1 if self._away is None else BESIDE * self._away.workers.count
+        returned: dict[int, T] = {}
+        playing: dict[int, tuple[int, Play[T], Question]] = {}
+        coming = enumerate(episodes)
+
+        def go_on(slot: int, index: int, episode: Play[T], answer: Any) -> None:
+            try:
+                call, arguments = episode.throw(answer) if isinstance(answer, EnvironmentFault) else episode.send(answer)
+                playing[slot] = index, episode, Question(slot, call, arguments)
+            except StopIteration as end:
+                returned[index] = end.value
+
+        while True:
+            for slot in range(width):
+                while slot not in playing and (following := next(coming, None)) is not None:
+                    go_on(slot, *following, None)
+            if not playing:
+                return [returned[index] for index in sorted(returned)]
+            asked, playing = playing, {}
+            answers = self.ask([question for _, _, question in asked.values()])
+            for (slot, (index, episode, _)), answer in zip(asked.items(), answers, strict=True):
+                go_on(slot, index, episode, answer)
 
     def reset(self, slot: int, seed: int) -> Answer:
         """Start task `seed` in a slot.
 
         Raises:
-            EnvironmentFault: when the environment raises or breaks its contract (see `environment.reset`).
+            EnvironmentFault: when the environment raises or breaks its contract (see `environment.reset`), or a worker that
+                has it takes too long or dies of it.
         """
-        return self._ask(slot, lambda env: environment.reset(env, seed))
+        answer: Answer = self._one(slot, "reset", seed)
+        return answer
 
     def step(self, slot: int, action: str) -> Answer:
         """Take one action in a slot; raises as `reset` does."""
-        return self._ask(slot, lambda env: environment.step(env, action))
+        answer: Answer = self._one(slot, "step", action)
+        return answer
 
     def system_prompt(self, slot: int) -> str:
         """The system prompt of a slot's environment, or an empty string; raises as `reset` does."""
-        return self._ask(slot, environment.system_prompt)
+        prompt: str = self._one(slot, "system_prompt")
+        return prompt
 
     def expert_action(self, slot: int) -> str | None:
         """The expert's action in a slot's present state, or None where there is no expert; raises as `reset` does."""
-        return self._ask(slot, environment.expert_action)
+        action: str | None = self._one(slot, "expert_action")
+        return action
 
     def run_metadata(self) -> dict[str, Any]:
         """What the environment would have a run record; raises as `reset` does."""
-        return self._ask(0, environment.run_metadata)
+        about: dict[str, Any] = self._one(0, "run_metadata")
+        return about
 
     def plan(self, slot: int) -> str | None:
         """The plan of a slot's task, or None; raises as `reset` does."""
-        return self._ask(slot, environment.plan)
+        plan: str | None = self._one(slot, "plan")
+        return plan
 
     def random_action(self, slot: int, rng: random.Random) -> str:
         """A random action in a slot's present state, of an environment that has `random_action`; raises as `reset` does."""
-        return self._ask(slot, lambda env: environment.random_action(env, rng))
+        action: str
+        action, state = self._one(slot, "random_action", rng.getstate())
+        rng.setstate(state)
+        return action
 
     def expert_actions(self, seed: int, max_turns: int) -> list[str] | None:
         """The actions with which the expert wins a task within `max_turns`, played once and remembered.
@@ -84,10 +146,9 @@ class EnvPool:
 
     def close(self) -> None:
         """Close every environment; one that fails in it is warned of, since what it was made for is done."""
-        envs, self._envs = self._envs, []
-        for env in envs:
-            if env is not None and (error := _closed(env)) is not None:
-                warnings.warn(str(fault(self.env_id, "close()", error)), RuntimeWarning, stacklevel=2)
+        away = self._away.close() if self._away is not None else []
+        for sentence in away + self._here.close():
+            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
 
     def _play_expert(self, seed: int, max_turns: int) -> list[str] | None:
         self.reset(0, seed)
@@ -104,24 +165,8 @@ class EnvPool:
                 break
         return actions if won else None
 
-    def _ask(self, slot: int, question: Callable[[gym.Env[str, str]], T]) -> T:
-        """Ask a slot's environment; one that is at fault is closed and thrown away."""
-        env = self.env(slot)
-        try:
-            return question(env)
-        except EnvironmentFault as broken:
-            self._envs[slot] = None
-            if (error := _closed(env)) is None:
-                raise
-            raise EnvironmentFault(f"{broken}, and then in close(): {described(error)}") from broken
-
-
-def _closed(env: gym.Env[str, str]) -> BaseException | None:
-    """Close an environment; what it raised, if it did."""
-    try:
-        env.close()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        return error
-    return None
+    def _one(self, slot: int, call: str, *arguments: Any) -> Any:
+        (answer,) = self.ask([Question(slot, call, arguments)])
+        if isinstance(answer, EnvironmentFault):
+            raise answer
+        return answer

@@ -47,6 +47,7 @@ class Entry:
 class _Registered:
     source: str
     requires: tuple[Requirement, ...] = ()
+    module: str = ""  # name of the one that called `register`
 
 
 # In order; Gymnasium's own registry also holds what does not speak text.
@@ -73,11 +74,12 @@ def register(
             and told where its module cannot be imported.
         kwargs: default keyword arguments of the class; they can be overridden under `env.options`.
     """
-    source = _loading[-1] if _loading else _caller(sys._getframe(1).f_globals)
+    names = sys._getframe(1).f_globals
+    source = _loading[-1] if _loading else _caller(names)
     needs = (requires,) if callable(requires) else tuple(requires)
 
     def add(entry_point: Any) -> None:
-        _registered[env_id] = _Registered(source, needs)
+        _registered[env_id] = _Registered(source, needs, str(names.get("__name__", "")))
         gym.register(env_id, entry_point=entry_point, kwargs=kwargs, disable_env_checker=True, order_enforce=False)
 
     def decorate(cls: E) -> E:
@@ -95,6 +97,11 @@ def unregister(env_id: str) -> None:
     """Forget an environment, if it is known."""
     gym.registry.pop(env_id, None)
     _registered.pop(env_id, None)
+
+
+def registering_module(env_id: str) -> str:
+    """Name of the module that called `register` for an environment; empty where it is not known."""
+    return _registered[env_id].module if env_id in _registered else ""
 
 
 def needs_package(module: str, install: str) -> Requirement:

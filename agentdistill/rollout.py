@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from agentdistill.chat import Chat, Prompt
 from agentdistill.policies.base import Request, Sample, Sampler, SamplingParams
-from agentdistill.pool import Answer, EnvironmentFault, EnvPool
+from agentdistill.pool import Answer, EnvironmentFault, EnvPool, Question
 from agentdistill.seeds import derive
 from agentdistill.trajectory import Author, StopReason, Trajectory, Turn
 from agentdistill.verbs import callable_as_verb
@@ -101,13 +101,27 @@ class Rollout:
     def run(self, tasks: Sequence[Task], params: SamplingParams, batch: str) -> list[Trajectory]:
         """Play every task to its end; trajectories come in the order of the tasks, ids are `<batch>/<index>`."""
         self.sampler.release()
-        episodes = [self._open(slot, task, params, batch) for slot, task in enumerate(tasks)]
+        episodes = self._open(tasks, params, batch)
+        self._replay(episodes)
         while playing := [e for e in episodes if not e.over]:
             self._turn(playing, params)
         self.sampler.release()
         return [e.trajectory for e in episodes]
 
-    def _open(self, slot: int, task: Task, params: SamplingParams, batch: str) -> _Episode:
+    def _open(self, tasks: Sequence[Task], params: SamplingParams, batch: str) -> list[_Episode]:
+        """Start every task."""
+        calls = ("system_prompt", "plan") if self.privileged else ("system_prompt",)
+        questions = []
+        for slot, task in enumerate(tasks):
+            questions += [Question(slot, "reset", (task.seed,)), *(Question(slot, call) for call in calls)]
+        answers = self._ask(questions)
+        width = 1 + len(calls)
+        return [
+            self._opened(slot, task, params, batch, answers[width * slot : width * (slot + 1)])
+            for slot, task in enumerate(tasks)
+        ]
+
+    def _opened(self, slot: int, task: Task, params: SamplingParams, batch: str, answers: Sequence[Any]) -> _Episode:
         trajectory = Trajectory(
             id=f"{batch}/{slot:04d}",
             env_id=self.pool.env_id,
@@ -123,24 +137,28 @@ class Rollout:
             group=task.group,
         )
         episode = _Episode(slot, task, trajectory, [])
-        started = time.perf_counter()
-        try:
-            first = self.pool.reset(slot, task.seed)
-            episode.messages = opening(self.pool.system_prompt(slot), first.observation)
-            episode.plan = self.pool.plan(slot) if self.privileged else None
-        except EnvironmentFault as fault:
-            return self._fault(episode, fault)
-        self.clock.environment += time.perf_counter() - started
+        for answer in answers:
+            if isinstance(answer, EnvironmentFault):
+                return self._fault(episode, answer)
+        first, system, *plan = answers
+        episode.messages = opening(system, first.observation)
+        episode.plan = plan[0] if plan else None
         trajectory.task_id, trajectory.messages = first.task_id, list(episode.messages)
         if self._too_long(*(m["content"] for m in episode.messages)):
             return self._overflow(episode)
         self._show(episode, Prompt(self.chat.start(episode.messages), fresh=True))
-        for action in task.prefix:
-            if episode.over:
-                break
-            self._play(episode, Sample(self.chat.message_ids(action), [], [], "replayed"), action, "expert", 0.0)
-            trajectory.prefix_turns = len(trajectory.turns)
         return episode
+
+    def _replay(self, episodes: Sequence[_Episode]) -> None:
+        """Play the expert's actions that the tasks have in front."""
+        for turn in range(max((len(e.task.prefix) for e in episodes), default=0)):
+            moves = []
+            for episode in (e for e in episodes if not e.over and turn < len(e.task.prefix)):
+                action = episode.task.prefix[turn]
+                moves.append((episode, Sample(self.chat.message_ids(action), [], [], "replayed"), action))
+            self._play(moves, "expert", 0.0)
+            for episode, _, _ in moves:
+                episode.trajectory.prefix_turns = len(episode.trajectory.turns)
 
     def _turn(self, playing: list[_Episode], params: SamplingParams) -> None:
         started = time.perf_counter()
@@ -157,22 +175,28 @@ class Rollout:
         samples = self.sampler.generate(requests, params)
         spent = time.perf_counter() - started
         self.clock.generate += spent
-        for episode, sample in zip(playing, samples, strict=True):
-            self._play(episode, sample, self.chat.decode(sample.ids), "student", spent / len(playing))
+        moves = [(e, sample, self.chat.decode(sample.ids)) for e, sample in zip(playing, samples, strict=True)]
+        self._play(moves, "student", spent / len(playing))
         self.sampler.release([e.slot for e in playing if e.over])
 
-    def _play(self, episode: _Episode, sample: Sample, action: str, author: Author, seconds: float) -> None:
-        """Hand a message to the environment and record the turn."""
+    def _play(self, moves: Sequence[tuple[_Episode, Sample, str]], author: Author, seconds: float) -> None:
+        """Hand everybody's message to the environments and record the turns."""
+        answers = self._ask([Question(episode.slot, "step", (action,)) for episode, _, action in moves])
+        for (episode, sample, action), answer in zip(moves, answers, strict=True):
+            if isinstance(answer, EnvironmentFault):
+                self._fault(episode, answer)
+            else:
+                self._record(episode, sample, action, author, seconds, answer)
+
+    def _ask(self, questions: Sequence[Question]) -> list[Any]:
+        started = time.perf_counter()
+        answers = self.pool.ask(questions)
+        self.clock.environment += time.perf_counter() - started
+        return answers
+
+    def _record(self, episode: _Episode, sample: Sample, action: str, author: Author, seconds: float, answer: Answer) -> None:
         prompt = episode.prompt
         assert prompt is not None  # an episode in play always has a prompt waiting for its message
-        started = time.perf_counter()
-        try:
-            answer = self.pool.step(episode.slot, action)
-        except EnvironmentFault as fault:
-            self._fault(episode, fault)
-            return
-        spent = time.perf_counter() - started
-        self.clock.environment += spent
         turn = Turn(
             prompt_ids=prompt.ids,
             fresh=prompt.fresh,
@@ -189,7 +213,7 @@ class Rollout:
             truncated=answer.truncated,
             tool_calls=answer.tool_calls or [],
             sample_seconds=seconds,
-            env_seconds=spent,
+            env_seconds=answer.seconds,
         )
         episode.trajectory.turns.append(turn)
         if answer.success is not None:

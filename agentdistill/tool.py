@@ -6,6 +6,7 @@ an episode.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import threading
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 import pydantic
-import pydantic_core
 from pydantic.json_schema import GenerateJsonSchema
 
 from agentdistill.deadline import TookTooLong, TooManyStuck, call_within
 from agentdistill.errors import UserError, nearest
-from agentdistill.output import clean_output, truncate_middle
+from agentdistill.output import clean_output, fit, truncate_middle
+from agentdistill.rendering import LONGEST, as_text, is_ctrl_c, said
 from agentdistill.toolcall import DEFAULT_FORMAT, call_format
 from agentdistill.trajectory import ToolCall
 
@@ -101,30 +102,25 @@ class Tool:
             positional: without a name, for the parameters in their order.
 
         Raises:
-            ToolFault: when the function does, and nothing else.
+            ToolFault: when the function does. Nothing else but Ctrl-C, which without a timeout cannot be told from a
+                KeyboardInterrupt that the function raises in the main thread.
         """
         ok = False
         try:
             arguments = self._named(arguments, positional)
-            checked = self.arguments_model.model_validate(arguments)
-            fields = type(checked).model_fields
-            given = {str(fields[key].alias): getattr(checked, key) for key in checked.model_fields_set}
-            result = self._run(given)
-            ok = True
-        except pydantic.ValidationError as error:
-            result = f"Error: {self._explain(error)}"
-        except ToolError as error:
-            result = f"{error.label}{error}"
+            # A copy, so that what is recorded is what the model wrote, whatever the function does to it.
+            given = _copied(arguments)
+            attempt = functools.partial(self._attempt, given)
+            result, ok = attempt() if self.timeout is None else call_within(self.timeout, attempt)
         except ToolFault:
             raise
         except TookTooLong:
             result = f"Error: {self.name} took longer than {self.timeout:g} s and was stopped"
         except TooManyStuck as error:
             result = f"Error: {self.name} was not run, because {error}"
-        # SystemExit too: a tool that calls sys.exit() must not take the run with it.
-        except (Exception, SystemExit) as error:
-            result = f"Error: {type(error).__name__}{_message(error)}"
-        return ToolCall(self.name, arguments, truncate_middle(clean_output(result), self.max_chars), ok)
+        except Exception as error:
+            result = _told(error)
+        return ToolCall(self.name, arguments, fit(result, self.max_chars), ok)
 
     def episode(self) -> Tool:
         """The tool for one episode: itself, unless a subclass keeps state (as `tools.python.PythonTool`)."""
@@ -137,11 +133,30 @@ class Tool:
     def close(self) -> None:
         """End what `episode` began; called at the episode's end, or when the environment is reset or closed."""
 
-    def _run(self, given: dict[str, Any]) -> str:
-        if self.timeout is None:
-            return _as_text(self.function(**given))
-        # Writing the result down is the tool's work too: its `__str__` may be as slow as anything.
-        return call_within(self.timeout, lambda: _as_text(self.function(**given)))
+    def _attempt(self, arguments: dict[str, Any]) -> tuple[str, bool]:
+        """What the function returns or raises as text, and whether it returned.
+
+        The whole of it is the tool's work: a validator or `__str__` of its own may be as slow, and raise as much, as anything.
+        Every exception is an observation, those too by which some library ends a task, a generator or the process.
+        """
+        try:
+            result = self.function(**self._checked(arguments))
+            return as_text(result, max(LONGEST, self.max_chars)), True
+        except ToolFault:
+            raise
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            return _told(error), False
+
+    def _checked(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as the function takes them."""
+        try:
+            checked = self.arguments_model.model_validate(arguments)
+        except pydantic.ValidationError as error:
+            raise ToolError(self._explain(error)) from None
+        fields = type(checked).model_fields
+        return {str(fields[key].alias): getattr(checked, key) for key in checked.model_fields_set}
 
     def _named(self, arguments: dict[str, Any], positional: Sequence[Any]) -> dict[str, Any]:
         """All arguments by name."""
@@ -286,21 +301,21 @@ def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
     return "\n".join(head).strip(), about
 
 
-def _as_text(value: Any) -> str:
-    """A result as the model reads it: strings and numbers as they are, the rest as JSON if it can be."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float | complex) or value is None:
-        return str(value)
+def _told(error: BaseException) -> str:
+    """An exception as the model reads it."""
     try:
-        return pydantic_core.to_json(value, inf_nan_mode="constants").decode()
-    except (pydantic_core.PydanticSerializationError, ValueError):
-        return str(value)
+        message = said(error)
+        if isinstance(error, ToolError) and message:
+            return f"{error.label}{message}"
+        return f"Error: {type(error).__name__}: {message}" if message else f"Error: {type(error).__name__}"
+    except BaseException as problem:  # of a label or a name that was made to raise
+        if is_ctrl_c(problem):
+            raise
+        return "Error: the tool raised an exception that cannot be shown"
 
 
-def _message(error: BaseException) -> str:
-    """`: message`, or nothing where the exception has none or cannot say it."""
-    try:
-        return f": {error}" if str(error) else ""
-    except Exception:
-        return ""
+def _copied(value: Any) -> Any:
+    """JSON of which no part is shared with `value`."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value

@@ -20,6 +20,17 @@ _WANTED = {
 _LONGEST = 80
 
 
+def no_truth_for_a_number(annotation: Any, value: Any) -> Any:
+    """`value`, unless it is true or false where a number belongs: Python counts true as 1, and `lr: true` means something else.
+
+    Raises:
+        ValueError: then.
+    """
+    if isinstance(value, bool) and annotation in (int, float, int | None, float | None):
+        raise ValueError(f"must be a number, not {str(value).lower()}")
+    return value
+
+
 def shown(value: object) -> str:
     """A value as errors quote it: its `repr`, shortened in the middle where it is long."""
     text = repr(value)

@@ -9,28 +9,24 @@ model's text is rebuilt as an object. This is a guard against long work, not a s
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib
 import json
 import math
 import os
 import resource
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from agentdistill import child
 
 MEMORY = 2 << 30
 START_TIMEOUT = 60.0
 MAX_MESSAGE = 16 << 20
-_PR_SET_PDEATHSIG = 1
 _CHILD = "from agentdistill.worker import serve; serve()"
 
 
@@ -130,18 +126,15 @@ class Worker:
     def _start(self) -> None:
         self._stop()
         ours, theirs = socket.socketpair()
-        limits = (theirs.fileno(), os.getpid(), self.memory, self.cpu)
         try:
-            # By a thread that lives as long as this process: Linux sends the parent-death signal when the thread that
-            # forked ends, which may be long before.
-            process = _spawner().submit(_spawn, self.function, limits).result()
+            process = child.start(_CHILD, self.function, str(self.memory), str(self.cpu), link=theirs)
         except (OSError, RuntimeError) as error:
             ours.close()
             raise WorkerNotStarted(f"the process of {self.function} cannot be started: {error}") from error
         finally:
             theirs.close()
         self._socket, self._owner = ours, os.getpid()
-        self._end = weakref.finalize(self, _kill, process, ours, os.getpid())
+        self._end = weakref.finalize(self, child.kill, process, ours, os.getpid())
         self.starts += 1
         try:
             problem = _exchange(ours, b"", START_TIMEOUT).get("failed")
@@ -154,11 +147,9 @@ class Worker:
 
 def serve() -> None:
     """What the process runs: answer requests until its parent is gone."""
-    function, *numbers = sys.argv[1:]
-    fd, parent, memory, cpu = map(int, numbers)
-    with contextlib.suppress(AttributeError):  # Linux only
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before it could be watched
+    link_number, parent, function, *numbers = sys.argv[1:]
+    fd, (memory, cpu) = int(link_number), map(int, numbers)
+    if not child.end_with(int(parent)):
         return
     with socket.socket(fileno=fd) as link, link.makefile("rwb") as stream:
         try:
@@ -215,31 +206,3 @@ def _exchange(link: socket.socket, request: bytes, timeout: float) -> dict[str, 
         received += piece
     answer: dict[str, Any] = json.loads(received)
     return answer
-
-
-def _spawn(function: str, limits: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", _CHILD, function, *map(str, limits)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        pass_fds=limits[:1],
-        start_new_session=True,
-    )
-
-
-def _kill(process: subprocess.Popen[bytes], link: socket.socket, owner: int) -> None:
-    link.close()
-    if owner == os.getpid():
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
-        process.wait()
-
-
-_threads: dict[int, ThreadPoolExecutor] = {}  # by process id: a thread does not survive a fork
-
-
-def _spawner() -> ThreadPoolExecutor:
-    return _threads.setdefault(os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="spawn-workers"))

@@ -1,7 +1,7 @@
 """YAML as experiments use it: plain data, every key once, `1e-6` a number, and errors of one sentence.
 
-PyYAML reads YAML 1.1, where `1e-6` is text, a date is an object that no JSON can hold, and of a key given twice the last wins
-without a word.
+PyYAML reads YAML 1.1, where `1e-6` is text, `NO` is false, `010` is 8, `1:30` is 90, a date is an object that no JSON can hold,
+and of a key given twice the last wins without a word.
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads numbers as JSON and YAML 1.2 do, and dates as text."""
+    """Reads numbers and truth values as JSON does, and everything else that is plain as text."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever text `_Loader` would read as something else."""
+    """Quotes whatever text `_Loader`, or a reader of YAML 1.1, would take for something else."""
 
 
-for _side in (_Loader, _Dumper):
-    _side.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in found if tag != _CORE + "timestamp"]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    _side.add_implicit_resolver(_CORE + "float", re.compile(rf"{_EXPONENT.pattern}\Z"), list("-+.0123456789"))
+_PLAIN = {
+    "int": (r"[+-]?(0|[1-9][0-9]*)", "+-0123456789"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "float": (rf"{_EXPONENT.pattern}|[+-]?([0-9]+\.[0-9]*|\.[0-9]+)|[+-]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "+-.0123456789"),
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag in (_CORE + "null", _CORE + "merge")]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _kind, (_pattern, _first) in _PLAIN.items():
+    _Loader.add_implicit_resolver(_CORE + _kind, re.compile(rf"({_pattern})\Z"), list(_first))
+_Dumper.add_implicit_resolver(_CORE + "float", re.compile(rf"{_EXPONENT.pattern}\Z"), list("-+.0123456789"))
 
 
 def read(text: str) -> Any:

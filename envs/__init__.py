@@ -11,6 +11,11 @@ _ALFWORLD = (
     needs_data("alfworld"),
 )
 _MATH = (needs_package("math_verify", "pip install 'agentdistill[math]'"), needs_data("math"))
+_WEBSHOP = (
+    needs_package("nltk", "pip install 'agentdistill[webshop]'"),
+    needs_package("rapidfuzz", "pip install 'agentdistill[webshop]'"),
+    needs_data("webshop"),
+)
 
 register("agentdistill/TextWorld-v0", "agentdistill.envs.textworld:TextWorldEnv", requires=_TEXTWORLD)
 register("agentdistill/Arithmetic-v0", "agentdistill.envs.arithmetic:ArithmeticEnv")
@@ -18,6 +23,7 @@ register("agentdistill/Calculator-v0", "agentdistill.envs.arithmetic:ArithmeticE
 register("agentdistill/ALFWorld-v0", "agentdistill.envs.alfworld:ALFWorldEnv", requires=_ALFWORLD)
 register("agentdistill/MathPython-v0", "agentdistill.envs.math:MathPythonEnv", requires=_MATH)
 register("agentdistill/Code-v0", "agentdistill.envs.code:CodeEnv", requires=needs_data("code"))
+register("agentdistill/WebShop-v0", "agentdistill.envs.webshop:WebShopEnv", requires=_WEBSHOP)
 register("agentdistill/Tools-v0", "agentdistill.envs.tool:ToolEnv")
 
 callable_as_verb(__name__)

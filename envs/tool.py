@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from agentdistill import graders
 from agentdistill import toolcall as formats
 from agentdistill.environment import TextEnv, UnicodeText, pick_split
 from agentdistill.errors import UserError, nearest
+from agentdistill.faults import described
 from agentdistill.find import Grader, ToolSpec, find_grader, find_tool
 from agentdistill.tool import Tool, truncate_middle
 from agentdistill.toolcall import DEFAULT_FORMAT, Call, ParsedMessage
@@ -103,6 +105,7 @@ class ToolEnv(TextEnv):
         self.system_prompt = SYSTEM_PROMPT if system_prompt is None else system_prompt
         self._task: Task | None = None
         self._turns = self._demonstrated = 0
+        self._warned = False  # of a grader that raised
 
     def _load(self, tasks: str | os.PathLike[str] | Sequence[dict[str, Any]]) -> list[Task]:
         return load_tasks(tasks)
@@ -142,7 +145,7 @@ class ToolEnv(TextEnv):
         calls += [ToolCall("", {}, f"Error: {error}", ok=False) for error in message.errors]
         parts = [self._format.format_response(call.result) for call in calls]
         answer = self.final_answer(message)
-        success = answer is not None and bool(self._grade(answer, task.answer))
+        success = answer is not None and self._graded(answer, task.answer)
         if answer is not None:
             parts.append("Correct." if success else "Wrong.")
         elif not parts:
@@ -209,6 +212,17 @@ class ToolEnv(TextEnv):
             return self._open[name].call(call.arguments, call.positional)
         problem = f"Error: there is no tool '{name[:60]}'{nearest(name[:60], self._by_name)}"
         return ToolCall(name, call.arguments, problem, ok=False)
+
+    def _graded(self, answer: str, expected: Any) -> bool:
+        """Whether an answer is right. One that the grader cannot read is wrong: nonsense saves no model from its marks."""
+        try:
+            return bool(self._grade(answer, expected))
+        except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+            if not self._warned:
+                self._warned = True
+                said = f"the grader raised {described(error)} on the answer {answer[:80]!r}, which counts as wrong"
+                warnings.warn(f"{type(self).__name__}: {said} (said once)", RuntimeWarning, stacklevel=2)
+            return False
 
     def _spoken(self, message: str) -> str:
         """A demonstration's message in the environment's call format."""

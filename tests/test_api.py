@@ -34,7 +34,8 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_an_evaluation_writes_its_rate_and_its_episodes(model: str, tmp_path: Path) -> None:
     rate = ad.evaluate_run(model, ENV, out=tmp_path / "o", tasks=6, samples=3, temperature=1.0, **SMALL)
     record = json.loads((tmp_path / "o" / "eval.json").read_text())
-    assert record == {"model": model, "env": ENV, "split": "test", "temperature": 1.0, **rate.as_dict()}
+    stops = {"stop_reasons": {"max_turns": 18}}
+    assert record == {"model": model, "env": ENV, "split": "test", "temperature": 1.0, **rate.as_dict(), **stops}
     played = list(ad.load_run(tmp_path / "o").trajectories("eval"))
     won = [t.success for t in played]
     assert (rate.n, rate.tasks, len({t.seed for t in played})) == (18, 6, 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -261,3 +262,20 @@ def test_a_users_module_is_seen_by_the_verbs_that_play(file: str, tmp_path: Path
         assert "lab/Mine-v0" in run(["envs", "--module", "games.py"], capsys)[1]
     finally:
         environment.unregister("lab/Mine-v0")
+
+
+def test_a_full_disk_under_the_output_is_one_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "agentdistill.cli", "envs"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "there is no space left where the output goes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_of_plain_ascii_gets_question_marks_and_no_traceback() -> None:
+    words = [sys.executable, "-m", "agentdistill.cli", "train", "--help"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--train.lr" in done.stdout

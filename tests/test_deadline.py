@@ -85,3 +85,15 @@ def test_a_late_result_is_nobodys(capfd: pytest.CaptureFixture[str]):
         call_within(0.05, late)
     assert seen == ["left"]
     assert capfd.readouterr() == ("", "")  # no traceback of the thread either
+
+
+def test_what_is_returned_in_answer_to_being_stopped_is_late():
+    def stubborn() -> str:
+        try:
+            doze()
+        except BaseException:
+            return "caught"
+
+    with pytest.raises(TookTooLong):
+        call_within(0.05, stubborn)
+    assert stuck() == 0

@@ -88,6 +88,8 @@ def test_seeds_may_be_any_whole_numbers_and_come_out_as_pythons_own(seeds: objec
         ("abc", "it returned a value of type str, not a sequence of whole numbers"),
         ([0, 1.5], "the seed 1.5 is of type float, not a whole number"),
         (np.array([0.0]), "the seed np.float64(0.0) is of type float64, not a whole number"),
+        ([0, 2**70], f"the seed {2**70} is not between 0 and 2^63"),
+        ([-1], "the seed -1 is not between 0 and 2^63"),
         (RuntimeError("db\ndown"), "RuntimeError: db down"),
         (SystemExit(0), "SystemExit: 0"),
         ((1 // 0 for _ in "x"), "ZeroDivisionError: integer division or modulo by zero"),
@@ -107,3 +109,28 @@ def test_a_split_that_an_environment_refuses_is_its_own_sentence_and_no_fault() 
         environment.task_seeds(env, "train")
     assert not isinstance(caught.value, EnvironmentFault)
     assert environment.splits(env) == {"train": [], "valid": [], "test": []}
+
+
+@pytest.mark.parametrize("won", [True, np.True_, 1, 1.0, np.int64(1)])
+def test_success_is_a_truth_value(won: object) -> None:
+    env = finishing(True, {"success": won})
+    assert environment.step(env, "x").success is True
+
+
+@pytest.mark.parametrize("won", [float("nan"), "False", 0.3, None, [1], 2, np.float64("nan")])
+def test_what_python_would_take_for_success_is_a_fault(won: object) -> None:
+    with pytest.raises(EnvironmentFault, match=r"info\['success'\] is .*, which is neither true nor false"):
+        environment.step(finishing(True, {"success": won}), "x")
+    if won is not None:
+        with pytest.raises(EnvironmentFault, match=r"terminated is .*, which is neither true nor false"):
+            environment.step(finishing(won, {}), "x")
+
+
+def finishing(terminated: Any, info: dict[str, Any]) -> TextEnv:
+    """An environment whose step answers with these."""
+
+    class Ends(TextEnv):
+        def step(self, action: str) -> tuple[str, float, Any, bool, dict[str, Any]]:
+            return "over", 0.0, terminated, False, info
+
+    return Ends()

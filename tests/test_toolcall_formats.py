@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agentdistill.errors import UserError
 from agentdistill.toolcall import MAX_CALLS, Call, CallFormat, ParsedMessage, call_format, call_formats, register_format
 from agentdistill.toolcall.base import _FORMATS
+from agentdistill.toolcall.values import MAX_DEPTH
 from tests.steps import lines_run
 
 NAMES = ["hermes", "json", "react", "action"]
@@ -24,8 +25,14 @@ TAGS = [
     "```", ";", "\\", '"', "'", "\n", "\r", "\u2028", "\x85", "\0", "é", "😀", "\\u003c", "\\ud800", ")", "](", "[", "{", "}",
 ]  # fmt: skip
 TEXT = st.text() | st.lists(st.sampled_from(TAGS) | st.text(max_size=3), max_size=6).map("".join)
+FARTHEST = [10**4_299, -(10**4_299), 1 << 63, 1.7976931348623157e308, -5e-324, -0.0]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+    | st.sampled_from(FARTHEST),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=10,
 )
@@ -57,6 +64,21 @@ def test_large_arguments_are_read_back(form: str):
     spoken = call_format(form)
     arguments = {"code": "print('a < b')\n" * 20_000, "n": list(range(1_000))}
     assert spoken.parse(spoken.format_call("f", arguments)).calls == [Call("f", arguments)]
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_arguments_nested_as_deep_as_allowed_are_read_back_and_deeper_ones_refused(form: str):
+    spoken = call_format(form)
+    value: Any = -1
+    for _ in range(MAX_DEPTH - 1):
+        value = [value]
+    arguments = {"x": value, "y": {"z": value[0]}}
+    assert spoken.parse(spoken.format_call("f", arguments)).calls == [Call("f", arguments)]
+    for depth in (1, 100, *range(800, 1_000), 2_000):  # of which some can be read, but not be written again
+        text = spoken.format_call("f", {"x": "here"}).replace('"here"', "[" * depth + str(value) + "]" * depth)
+        message = spoken.parse(text)
+        assert message.calls == []
+        assert len(message.errors) == 1
 
 
 @pytest.mark.parametrize("form", NAMES)
@@ -118,9 +140,11 @@ def _steps(form: str, text: str) -> int:
 
 def test_a_hundred_thousand_random_and_mutated_messages_are_parsed():
     rng = random.Random(0)
-    for count, text in enumerate(_messages(rng, 25_000)):
+    read = 0
+    for count, text in enumerate(_messages(rng, 100_000)):
         for form in NAMES:
-            message = call_format(form).parse(text)
+            spoken = call_format(form)
+            message = spoken.parse(text)
             assert len(message.calls) <= MAX_CALLS, (count, text)
             for error in message.errors:
                 error.encode()
@@ -128,6 +152,11 @@ def test_a_hundred_thousand_random_and_mutated_messages_are_parsed():
             for call in message.calls:
                 assert call.name
                 json.dumps([call.name, call.arguments, call.positional], allow_nan=False, ensure_ascii=False).encode()
+            if message.calls and not message.calls[0].positional:
+                read += 1
+                call = message.calls[0]
+                assert spoken.parse(spoken.format_call(call.name, call.arguments)).calls == [call], (count, text)
+    assert read > 20_000
 
 
 ALPHABET = string.printable + "é😀\ud800\u2028\0<>{}[]:\"'"
@@ -147,17 +176,62 @@ PIECES = [
 ]
 
 
+FRAMES = [
+    '<tool_call>{"name": "f", "arguments": {"x": VALUE}}</tool_call>',
+    '<tool_call>{"name": "f", "arguments": VALUE}</tool_call>',
+    '{"name": "f", "parameters": {"x": VALUE}}',
+    "<action>f(x=VALUE)</action>",
+    "<action>f(VALUE)</action>",
+    '<action>{"name": "f", "arguments": {"x": VALUE}}</action>',
+    "Action: f(x=VALUE)",
+    "Action: f\nAction Input: VALUE",
+    'Action: f\nAction Input: {"x": VALUE}',
+]
+NESTINGS = [
+    "[]",
+    "()",
+    ('{"a":', "}"),
+    ("f(", ")"),
+    ("-", ""),
+    ("not ", ""),
+    ("lambda:", ""),
+    ("1+", ""),
+    ("", ".a"),
+    ("", "[0]"),
+]
+
+
 def _messages(rng: random.Random, count: int) -> Iterator[str]:
-    """Random characters, random pieces, and well-formed calls of every format with random damage."""
+    """Random characters, random pieces, odd values in calls of every format, and well-formed calls with random damage."""
     for index in range(count):
-        if index % 4 == 0:
+        if index % 5 == 0:
             yield "".join(rng.choices(ALPHABET, k=rng.randrange(60)))
-        elif index % 4 == 1:
+        elif index % 5 == 1:
             yield "".join(rng.choices(PIECES, k=rng.randrange(12)))
+        elif index % 5 == 2:
+            text = rng.choice(FRAMES).replace("VALUE", _odd_value(rng))
+            yield _damaged(text, rng) if index % 3 == 0 else text
         else:
             spoken = call_format(rng.choice(NAMES))
             calls = [spoken.format_call(rng.choice(["f", "a b"]), {"x": rng.choice([1, "a\n{", [{}]])}) for _ in range(2)]
             yield _damaged("\n".join(calls), rng)
+
+
+def _odd_value(rng: random.Random) -> str:
+    """A number, text or nesting in Python's or JSON's writing, now and then beyond what can be read or written again."""
+    size = int(10 ** (rng.uniform(2.5, 4.3) if rng.random() < 0.2 else rng.uniform(0, 2)))
+    match rng.randrange(3):
+        case 0:
+            number = rng.choice(["", "0x", "0X", "0b", "0o", "0", "1_", "."]) + rng.choice("0179f") * size
+            return rng.choice(["", "", "-", "+", "--"]) + number + rng.choice(["", "", ".0", "e9", "e999", "E-999", "j", "L"])
+        case 1:
+            quote = rng.choice(['"', "'", '"""'])
+            inside = rng.choice(
+                ["a", "\\ud800", "\\udc00", "\\N{DIGIT ONE}", "\\x4", "\\U00110000", "\ud800", "\0", "{1}", "\n"]
+            )
+            return rng.choice(["", "", "b", "f", "r", "u"]) + quote + inside * min(size, 50) + quote
+    before, after = rng.choice(NESTINGS)
+    return before * size + rng.choice(["1", "-1", "", '"a"', "x"]) + after * size
 
 
 def _damaged(text: str, rng: random.Random) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -55,3 +56,19 @@ def test_what_is_wrong_is_one_sentence_with_the_line(text: str, says: str) -> No
 def test_nothing_is_none() -> None:
     assert yamltext.read("") is None
     assert yamltext.read("# only a comment") is None
+
+
+@pytest.mark.parametrize("word", ["010", "1:30", "NO", "off", "y", "0x10", "0b1", "1_000", "2020-01-01", "=", "1:30:00.5"])
+def test_what_only_yaml_1_1_reads_as_a_number_or_truth_is_text(word: str) -> None:
+    assert yamltext.read(f"a: {word}") == {"a": word}
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("0", 0), ("-3", -3), ("+12", 12), ("1.5", 1.5), ("1.", 1.0), (".5", 0.5), ("1e-6", 1e-6), ("2.E3", 2000.0),
+     (".inf", math.inf), ("true", True), ("False", False), ("~", None), ("null", None)],
+)  # fmt: skip
+def test_plain_numbers_and_truth_values_are_such(word: str, value: object) -> None:
+    found = yamltext.read(f"a: {word}")["a"]
+    assert found == value
+    assert type(found) is type(value)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from agentdistill.errors import UserError, nearest
+from agentdistill.faults import one_line
 from agentdistill.tool import Tool, tool
 
 SUFFIXES = (".txt", ".md", ".jsonl")
@@ -110,9 +111,9 @@ def read_folder(folder: Path) -> list[Passage]:
     """
     passages: list[Passage] = []
     for path in _files(folder):
-        source = path.relative_to(folder).as_posix()
+        source = one_line(path.relative_to(folder).as_posix())  # a line feed in a name would look like another result
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise UserError(f"document '{path}' cannot be read: {reason}") from error
@@ -135,11 +136,13 @@ def split(text: str, limit: int = PASSAGE) -> list[str]:
         if current and rest and len(current) + 1 + len(rest) > limit:
             pieces.append(current)
             current = ""
-        while len(rest) > limit:
-            at = rest.rfind(" ", 1, limit + 1)
-            at = limit if at < 0 else at
-            pieces.append(rest[:at].strip())
-            rest = rest[at:].strip()
+        start = 0  # an index, since cutting the front off a long text again and again takes the square of its length
+        while len(rest) - start > limit:
+            at = rest.rfind(" ", start + 1, start + limit + 1)
+            at = start + limit if at < 0 else at
+            pieces.append(rest[start:at])
+            start = at + (rest[at] == " ")
+        rest = rest[start:]
         current = f"{current}\n{rest}" if current and rest else current or rest
     return [*pieces, current] if current else pieces
 
@@ -178,7 +181,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}:{count} is not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}:{count} is not a JSON object")

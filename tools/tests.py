@@ -12,12 +12,12 @@ from agentdistill.tools.testing.grader import Grader, Suite
 Examples = list[tuple[str, Suite]]
 
 
-def run_tests_tool(prepare: Callable[[str], tuple[str, Examples]], grader: Grader) -> Tool:
+def run_tests_tool(prepare: Callable[[str], tuple[str, str, Examples]], grader: Grader) -> Tool:
     """The tool `run_tests` for an environment whose task changes.
 
     Args:
-        prepare: gives the whole program for the code a model wrote, and the present task's public examples with the
-            text that the model reads; nothing else of the task is ever shown.
+        prepare: gives, for the code a model wrote, what is executed before it and the code to execute, and the present task's
+            public examples with the text that the model reads; nothing else of the task is ever shown.
         grader: runs them.
     """
 
@@ -27,11 +27,11 @@ def run_tests_tool(prepare: Callable[[str], tuple[str, Examples]], grader: Grade
         Args:
             code: Python source that defines the function.
         """
-        program, examples = prepare(code)
+        preamble, program, examples = prepare(code)
         if not examples:
             return "This task has no examples that can be run; try your function with the python tool."
         try:
-            verdicts = grader.grade_each(program, [suite for _, suite in examples])
+            verdicts = grader.grade_each(program, [suite for _, suite in examples], preamble)
         except SandboxError as error:
             raise ToolFault(f"run_tests: {error}") from error
         passed = sum(verdict.passed for verdict in verdicts)

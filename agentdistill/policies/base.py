@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agentdistill.trajectory import Finish
+
+COOLEST = 1e-4  # below it, logits divided by the temperature would leave fp32's range
+
+
+def _drawable(temperature: float) -> float:
+    if 0 < temperature < COOLEST:
+        raise ValueError(f"must be 0, which is greedy, or at least {COOLEST:g}, not {temperature:g}")
+    return temperature
+
+
+Temperature = Annotated[float, Field(ge=0, description="0 is greedy"), AfterValidator(_drawable)]
 
 
 class SamplingParams(BaseModel):
@@ -20,7 +31,7 @@ class SamplingParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    temperature: float = Field(1.0, ge=0, description="0 is greedy")
+    temperature: Temperature = 1.0
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this mass")
     top_k: int = Field(0, ge=0, description="0 keeps every token")
     max_tokens: int = Field(64, ge=1, description="tokens of one message, the stop token included")

@@ -11,7 +11,7 @@ import contextlib
 import importlib.util
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from transformers.utils import logging as hf_logging
 from agentdistill.errors import UserError
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.tiny import tiny_model, tiny_shape
+from agentdistill.wording import shown
 
 # What Transformers raises for a missing, damaged or mismatched file (OSError, ValueError, SafetensorError, RuntimeError).
 _LOADING = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)
@@ -64,12 +65,27 @@ def load_model(ref: str, *, tokenizer: PreTrainedTokenizerBase | None = None, se
         try:
             with _no_bars():
                 tokenizer = AutoTokenizer.from_pretrained(source, **options)
-                model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **_dequantised(options))
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    source, dtype=torch.float32, output_loading_info=True, **_dequantised(options)
+                )
         except _LOADING as error:
             raise UserError(_missing(ref, error)) from error
+        model, report = loaded
+        _require_whole(ref, report)
         _realign(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return CausalLM(model.to(device), tokenizer, ref)
+
+
+def _require_whole(ref: str, report: Mapping[str, Iterable[Any]]) -> None:
+    """Refuse weights with holes, which Transformers fills at random. Tied ones are in the file once and are not reported."""
+    for kind, said in (("missing_keys", "are not in"), ("mismatched_keys", "have another shape in")):
+        names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in report[kind])
+        if names:
+            raise UserError(
+                f"{len(names)} weights of model '{ref}' {said} its files, such as {', '.join(names[:3])}; they would be random "
+                "numbers, so fetch or save the model again"
+            )
 
 
 @torch.no_grad()
@@ -119,8 +135,12 @@ def check_reference(ref: str) -> None:
 def _source(ref: str) -> tuple[str, dict[str, Any]]:
     if ref.startswith("pip:"):
         return _package_gguf(ref)
-    path = Path(ref).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(ref).expanduser()
+        folder = path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, nobody's home, a NUL
+        raise UserError(f"there is no model folder {shown(ref)}: {error}") from error
+    if folder:
         if not (path / "config.json").is_file():
             raise UserError(f"model folder '{ref}' holds no config.json, so it is no Transformers model")
         return str(path), {"local_files_only": True}

@@ -46,5 +46,7 @@ def truncate(probs: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
         ordered, order = probs.sort(dim=-1, descending=True)
         total = ordered.sum(dim=-1, keepdim=True)
         before = ordered.cumsum(dim=-1) - ordered  # mass in front of each token
-        probs = torch.where(before < top_p * total, ordered, 0.0).gather(1, order.argsort(dim=-1))
+        kept = before < top_p * total
+        kept[:, 0] = True  # where the product is rounded to 0
+        probs = torch.where(kept, ordered, 0.0).gather(1, order.argsort(dim=-1))
     return probs

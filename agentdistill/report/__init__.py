@@ -17,11 +17,11 @@ from agentdistill.verbs import callable_as_verb
 __all__ = ["report"]
 
 
-def report(runs: Sequence[Path | str], out: Path | str | None = None) -> Path:
+def report(runs: Path | str | Sequence[Path | str], out: Path | str | None = None) -> Path:
     """Write the report of one run, or of several with their success curves over each other.
 
     Args:
-        runs: run folders, finished or not.
+        runs: a run folder, finished or not, or several.
         out: the HTML file (`*.html`) or the folder for it. By default `RUN/report`, and for several runs `comparison`
             beside the first of them. The figures are written next to the page as PNG files.
 
@@ -31,6 +31,8 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None) -> Path:
     Raises:
         UserError: when no run is named, a folder is missing or has no metrics, or the report cannot be written.
     """
+    if isinstance(runs, str | Path):
+        runs = [runs]
     if not runs:
         raise UserError("no run to report on; name a run folder, such as runs/quickstart")
     folders = [Path(run) for run in runs]
@@ -45,8 +47,11 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None) -> Path:
         for name, png in _files(comparison, sections).items():
             (page.parent / name).write_bytes(png)
         partial = page.with_name(f".{page.name}.{os.getpid()}.tmp")
-        partial.write_text(html, encoding="utf-8")
-        partial.replace(page)
+        try:
+            partial.write_text(html, encoding="utf-8")
+            partial.replace(page)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"the report could not be written to '{page.parent}': {error.strerror or error}") from error
     return page

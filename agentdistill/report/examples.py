@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from agentdistill.report.data import Run
 from agentdistill.report.text import Decode, pieces, shorten, visible
@@ -99,10 +98,11 @@ def mean_ratio(item: Trajectory) -> float:
 
 
 def load_decoder(run: Run) -> Decode | None:
-    """Decode ids with the tokenizer in `RUN/tokenizer`; None, and a note, where there is none that loads."""
-    folder: Path = run.path / "tokenizer"
+    """Decode ids with the run's tokenizer, or that of one of its models; None, and a note, where there is none that loads."""
+    found = (run.path / name for name in ("tokenizer", "final", "student") if (run.path / name / "tokenizer.json").is_file())
+    folder = next(found, run.path / "tokenizer")
     if not folder.is_dir():
-        run.notes.append("There is no tokenizer folder in the run, so tokens are shown as ids.")
+        run.notes.append("There is no tokenizer in the run, so tokens are shown as ids.")
         return None
     from transformers import AutoTokenizer
 

@@ -46,7 +46,7 @@ def success(runs: Sequence[Run]) -> Picture | None:
         legend_below(figure, panels[-1])
 
     caption = (
-        "Points at the ends are the evaluations before and after on held-out tasks, with 95 % Wilson intervals; the "
+        "Points at the ends are the evaluations before and after on held-out tasks, with 95 % intervals; the "
         "line between them is the evaluation during training, on validation tasks, with its interval as a band."
     )
     if len(runs) == 1:
@@ -188,7 +188,7 @@ def time_by_phase(run: Run) -> Picture | None:
     speed = column(run.timings, "tokens_per_second")
     caption = f"{len(run.timings)} timed iterations, {whole:,.0f} s in all."
     if np.isfinite(speed).any():
-        caption += f" Median generation speed: {np.nanmedian(speed):,.0f} tokens a second."
+        caption += f" Median over all phases: {np.nanmedian(speed):,.0f} student tokens a second."
     return picture("time", "Time by phase", caption, draw, (8.6, 3.1))
 
 

@@ -44,7 +44,8 @@ class Growth:
     """Whether KL grows with the turn index.
 
     Attributes:
-        verdict: `grows`, `does not grow`, or `cannot be told` from fewer than three turns or two units.
+        verdict: `grows`, `does not grow`, or `cannot be told`: the slope's interval holds 0, or there are fewer
+            than three turns or two units.
         pooled, within: token-weighted slope over all turns, and over turns of the same unit.
         rank: Spearman's rank correlation of the turn index with the mean KL of the turn.
         turns, units, kind: how many turns and how many units (`episodes` or `iterations`) it rests on.
@@ -70,7 +71,10 @@ class Growth:
                 "Whether KL grows with the turn index cannot be told from this run: the first iterations have student "
                 f"tokens at {self.turns} turn indices in {self.units} scored {self.kind}; three and two are needed."
             )
-        text = f"{start} the KL per token {self.verdict} with the turn index: {self.pooled}, "
+        if self.verdict == "cannot be told":
+            text = f"{start} whether the KL per token grows with the turn index cannot be told: {self.pooled}, "
+        else:
+            text = f"{start} the KL per token {self.verdict} with the turn index: {self.pooled}, "
         text += f"Spearman's ρ of mean KL and turn {self.rank:+.2f} over {self.turns} turns"
         if self.within is not None:
             text += f"; between turns of the same {self.kind.rstrip('s')} the slope is {self.within}"
@@ -132,7 +136,9 @@ def measure(units: Sequence[Unit], kind: str, iterations: int, seed: int = 0) ->
     moments, equal = np.array([_moments(unit) for unit in units]), np.full(len(units), 1 / len(units))
     draws = np.random.default_rng(seed).multinomial(len(units), equal, RESAMPLES).astype(np.float64)
     pooled, within = (_slope(moments, draws, centred=centred) for centred in (False, True))
-    verdict = "grows" if pooled is not None and pooled.low > 0 else "does not grow"
+    verdict = "cannot be told"
+    if pooled is not None and not pooled.low <= 0 <= pooled.high:
+        verdict = "grows" if pooled.low > 0 else "does not grow"
     return Growth(verdict, pooled, within, spearman(seen, np.array(means)), len(seen), len(units), kind, iterations)
 
 

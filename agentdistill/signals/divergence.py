@@ -71,7 +71,7 @@ def total_variation(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @DIVERGENCES.register("skew-rkl", needs=_TEACHER)
-def skew_reverse_kl(student: Tensor, teacher: Tensor, *, alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1) -> Tensor:
+def skew_reverse_kl(student: Tensor, teacher: Tensor, *, alpha: Annotated[float, Field(ge=1e-6, lt=1)] = 0.1) -> Tensor:
     """`KL(π ‖ (1−α)T + απ)`, `[n]` nats, at most `−ln α` (arXiv 2402.03898)."""
     student, teacher = _prepare(student, teacher)
     return _kl(student, _mix(teacher, student, 1 - alpha))

@@ -30,7 +30,7 @@ from agentdistill.signals.registry import (
 from agentdistill.signals.surrogate import clipped, ppo
 from agentdistill.signals.table import TokenTable
 from agentdistill.trajectory import BoolArray, FloatArray
-from agentdistill.wording import shown
+from agentdistill.wording import no_truth_for_a_number, shown
 
 AXES: dict[str, Registry[Any]] = {
     "signal": SIGNALS,
@@ -98,6 +98,11 @@ class Method(BaseModel):
     clip_low: float = Field(default=0.2, gt=0, lt=1)
     clip_high: float = Field(default=0.28, gt=0)
     dual_clip: float | None = Field(default=3.0, gt=1)
+
+    @field_validator("kd_coef", "rl_coef", "clip_low", "clip_high", "dual_clip", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: Info) -> object:
+        return no_truth_for_a_number(cls.model_fields[str(info.field_name)].annotation, value)
 
     @field_validator(*AXES, mode="plain")
     @classmethod

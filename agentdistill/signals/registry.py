@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
 
 from agentdistill.errors import UserError, nearest
 from agentdistill.trajectory import FloatArray
-from agentdistill.wording import place, sentence, shown
+from agentdistill.wording import no_truth_for_a_number, place, sentence, shown
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -165,7 +165,12 @@ def _settings_model(function: Callable[..., Any], owner: str) -> type[BaseModel]
         annotation = Any if parameter.annotation is empty else parameter.annotation
         fields[name] = (annotation, ... if parameter.default is empty else parameter.default)
     config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), arbitrary_types_allowed=True)
-    return create_model("Settings", __config__=config, **fields)
+
+    def number(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+        return no_truth_for_a_number(cls.model_fields[str(info.field_name)].annotation, value)
+
+    checks: dict[str, Any] = {"number": field_validator("*", mode="before", check_fields=False)(number)}
+    return create_model("Settings", __config__=config, __validators__=checks, **fields)
 
 
 # The axes of "the one equation" (methods.md). Every function takes a TokenTable first, except the divergences, which

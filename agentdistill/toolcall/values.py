@@ -53,8 +53,6 @@ def call_of(value: Any, names: Sequence[str] = ("name",), arguments: Sequence[st
     """
     if not isinstance(value, dict):
         raise MalformedError(f"is not a JSON object but {kind(value)}")
-    if depth_exceeds(value, MAX_DEPTH):
-        raise MalformedError(f"is nested more than {MAX_DEPTH} deep")
     known = (*names, *arguments)
     for key in value:
         if key not in known:
@@ -68,21 +66,28 @@ def call_of(value: Any, names: Sequence[str] = ("name",), arguments: Sequence[st
             given = _DECODER.decode(given)
         except (ValueError, RecursionError):
             raise MalformedError(f'has "{arguments[0]}" that are a string instead of a JSON object') from None
-    if not isinstance(given, dict) or depth_exceeds(given, MAX_DEPTH):
+    if not isinstance(given, dict):
         raise MalformedError(f'has "{arguments[0]}" that are not a JSON object but {kind(given)}')
     return checked(Call(name, given))
 
 
 def checked(call: Call) -> Call:
-    """`call` itself when it can be stored and tokenized: lone surrogates can be neither.
+    """`call` itself when it can be stored, tokenized and written as JSON again.
+
+    Lone surrogates and integers beyond what Python converts (`sys.get_int_max_str_digits`) can not, nor can what is nested
+    so deep that it only just could be read.
 
     Raises:
         MalformedError: when it cannot.
     """
+    if depth_exceeds(call.arguments, MAX_DEPTH) or depth_exceeds(list(call.positional), MAX_DEPTH + 1):
+        raise MalformedError(f"is nested more than {MAX_DEPTH} deep")
     try:
         json.dumps([call.name, call.arguments, call.positional], ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise MalformedError("holds a character that is not valid Unicode") from None
+    except ValueError:
+        raise MalformedError("holds a number that is too large") from None
     return call
 
 
@@ -98,7 +103,7 @@ def depth_exceeds(value: Any, limit: int) -> bool:
 def kind(value: Any) -> str:
     """What a JSON value is, in words."""
     names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "null" if value is None else "something too deeply nested")
+    return names.get(type(value), "null")
 
 
 def _no_constant(name: str) -> NoReturn:

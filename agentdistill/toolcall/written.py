@@ -94,7 +94,7 @@ def _literal(node: ast.expr, depth: int) -> Any:
         case ast.Name(id=name) if name in _CONSTANTS:
             return _CONSTANTS[name]
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as value)):
-            number = _literal(ast.Constant(value), depth - 1)
+            number = _literal(ast.Constant(value), depth)
             return -number if isinstance(sign, ast.USub) else number
         case ast.List(elts=items) | ast.Tuple(elts=items):
             return [_literal(item, depth - 1) for item in items]

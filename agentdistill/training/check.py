@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
 import gymnasium as gym
 
 from agentdistill import environment
@@ -22,7 +25,29 @@ def first_seeds(env: gym.Env[str, str], env_id: str, split: str, n: int | None =
     seeds = list(environment.task_seeds(env, split))
     if not seeds or (n is not None and n > len(seeds)):
         raise UserError(f"split '{split}' of '{env_id}' has {len(seeds)} tasks, fewer than the {n or 1} asked for")
-    return seeds[:n]
+    chosen = seeds[:n]
+    if len(set(chosen)) < len(chosen):
+        twice = next(seed for seed, count in Counter(chosen).items() if count > 1)
+        raise UserError(f"split '{split}' of '{env_id}' lists task seed {twice} more than once, as if it were several tasks")
+    return chosen
+
+
+def require_held_out(config: Experiment, chosen: Mapping[str, Sequence[int]]) -> None:
+    """Refuse reported tasks that are also trained on or that the run is steered by, unless one split is named for both.
+
+    Args:
+        chosen: the seeds that are used of each split.
+
+    Raises:
+        UserError: naming the two splits.
+    """
+    reported = config.eval.split
+    for split, seeds in chosen.items():
+        if split != reported and (common := set(seeds) & set(chosen[reported])):
+            raise UserError(
+                f"splits '{split}' and '{reported}' of '{config.env.id}' share {len(common)} tasks (as seed {min(common)}), so "
+                f"what is reported would not be held out; mend task_seeds, or name '{split}' as eval.split too if that is meant"
+            )
 
 
 def required_tasks(config: Experiment) -> list[tuple[str, int | None]]:

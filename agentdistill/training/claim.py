@@ -16,6 +16,9 @@ from agentdistill.training.progress import Progress, untouched
 # What a stage or a verb leaves behind. A tokenizer alone is no result: it is made in seconds, and made again.
 RESULTS = ("checkpoints/[!.]*", "teacher", "student", "final", "evals/*.json", "store/*.parquet", "eval.json", "summary.json")
 
+# Where environments are changes no result, so a run may go on with other workers than it began with.
+FREE = ("env.workers", "env.timeout", "env.recycle", "env.memory")
+
 
 def claim(folder: Path, config: Experiment, stored: Progress | None, *, resume: bool) -> Progress:
     """The progress to go on from; `experiment.yaml` is this experiment afterwards.
@@ -47,8 +50,7 @@ def claim(folder: Path, config: Experiment, stored: Progress | None, *, resume: 
         write_atomic(path, text)
     elif digest(path) != stored.experiment:
         raise UserError(f"'{path}' was changed after the run had begun; {RESTORE}")
-    elif (kept := config_module.load_experiment(path)) != config:
-        difference = _first_difference(kept, config)
+    elif difference := _first_difference(config_module.load_experiment(path), config):
         raise UserError(f"'{folder}' holds a run of another experiment ({difference}); choose another --out")
     return stored
 
@@ -60,11 +62,13 @@ def _has_results(folder: Path, stored: Progress | None) -> bool:
 
 
 def _first_difference(a: Experiment, b: Experiment) -> str:
+    """The first field that differs and decides results; empty where none does."""
+
     def flat(value: Any, prefix: str = "") -> dict[str, Any]:
         if not isinstance(value, dict):
             return {prefix: value}
         return {k: v for name, item in value.items() for k, v in flat(item, f"{prefix}.{name}".lstrip(".")).items()}
 
     old, new = flat(a.model_dump(mode="json")), flat(b.model_dump(mode="json"))
-    name = next(k for k in [*old, *new] if old.get(k) != new.get(k))
-    return f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+    names = (k for k in [*old, *new] if k not in FREE and old.get(k) != new.get(k))
+    return next((f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names), "")

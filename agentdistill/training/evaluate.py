@@ -70,6 +70,21 @@ def clustered(outcomes: Sequence[Sequence[bool]]) -> Rate:
     return Rate(p, *_wilson(p, min(max(size, m), n), Z), n, m)
 
 
+def across_seeds(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of a number that every seed gives once, and its 95 % interval by Student's t over seeds.
+
+    Episodes of one seed share their models, so they say little of a method; with two or three seeds the interval is wide, and
+    should be. The interval of a single seed is not known: (value, -inf, inf).
+    """
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return mean, -math.inf, math.inf
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    half = _student(n - 1) * math.sqrt(variance / n)
+    return mean, mean - half, mean + half
+
+
 def evaluate(
     rollout: Rollout, seeds: Sequence[int], params: SamplingParams, *, seed: int, label: str, samples: int = 1
 ) -> tuple[Rate, list[Trajectory]]:
@@ -97,7 +112,14 @@ def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
 
 
 def _student(df: int) -> float:
-    """The 97.5 % point of Student's t, by its expansion in 1/df (Abramowitz and Stegun 1964, 26.7.5); 1 % low at 3."""
+    """The 97.5 % point of Student's t: exact for 1 and 2, else by its expansion in 1/df, 1 % low at 3.
+
+    Abramowitz and Stegun 1964, 26.7.5; the quantiles of 1 and 2 degrees of freedom have closed forms.
+    """
+    if df == 1:
+        return math.tan(math.pi * 0.475)
+    if df == 2:
+        return 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
     z, out = Z, Z
     out += (z**3 + z) / (4 * df)
     out += (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
@@ -113,3 +135,27 @@ def stop_reasons(trajectories: Sequence[Trajectory]) -> dict[str, int]:
 def env_failures(trajectories: Sequence[Trajectory]) -> list[str]:
     """The errors of episodes whose environment failed."""
     return [t.error for t in trajectories if t.stop_reason == StopReason.ENV_ERROR]
+
+
+def caveats(played: Sequence[Trajectory]) -> list[str]:
+    """What a reader of the success rate has to know: episodes that no message of the model's decided. A sentence each.
+
+    Raises:
+        UserError: when that is every episode, so that a rate would say nothing of the model.
+    """
+    failed, overflown = env_failures(played), [t for t in played if t.stop_reason == StopReason.PROMPT_OVERFLOW and not t.turns]
+    if len(failed) == len(played):
+        raise UserError(f"the environment failed in every one of {len(played)} episodes, first with: {failed[0]}")
+    if len(overflown) == len(played):
+        raise UserError(
+            f"the first observation of every one of {len(played)} episodes was longer than the context; raise max_context, or "
+            "take a model with a longer one"
+        )
+    notes = []
+    if failed:
+        notes.append(
+            f"note: the environment failed in {len(failed)} of {len(played)} episodes, which count as lost: {failed[0]}"
+        )
+    if overflown:
+        notes.append(f"note: {len(overflown)} of {len(played)} episodes did not fit the context at their first observation")
+    return notes

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 from agentdistill.durable import sync
 from agentdistill.errors import UserError
-from agentdistill.training.integrity import RESTORE, seal, verify
+from agentdistill.training.integrity import RESTORE, digest, seal, verify
 from agentdistill.training.progress import Checkpoint, Log, Progress, damaged, read_progress, untouched
 
 LOGS: tuple[Log, ...] = ("metrics.jsonl", "timings.jsonl")
@@ -172,7 +172,8 @@ class Journal:
         sizes = {name: self._size(name) for name in LOGS}
         for name in (name for name, size in sizes.items() if size):
             sync(self.folder / name)
-        changes |= {"sizes": sizes, "seconds": self.seconds}
+        metrics = digest(self.folder / "metrics.jsonl") if sizes["metrics.jsonl"] else None
+        changes |= {"sizes": sizes, "metrics": metrics, "seconds": self.seconds}
         self.progress = Progress.model_validate(self.progress.model_dump() | changes)
         write_atomic(self.folder / "progress.json", self.progress.model_dump_json(indent=1))
 
@@ -192,6 +193,11 @@ class Journal:
             self.notes.append(f"'{path}' is missing or cut short: wall times of earlier iterations are lost, results are not")
             if found:
                 os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        sealed = self.progress.metrics if name == "metrics.jsonl" else None
+        if sealed is not None and digest(path) != sealed:
+            raise UserError(
+                f"'{path}' is damaged: it is not what the run wrote (its SHA-256 differs from progress.json); {RESTORE}"
+            )
 
     def _sweep(self) -> None:
         """Remove every checkpoint but the one that progress points to."""

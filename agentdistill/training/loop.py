@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from agentdistill.training.update import Totals, accumulate
 from agentdistill.trajectory import FloatArray, Trajectory
 
 STAGE = "train"
+_BATCH = re.compile(r"iter-([0-9]+)")
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ def distil(
         except (KeyError, TypeError, ValueError) as error:
             reason = f"the schedule cannot go on from {state!r}"
             raise UserError(damaged(journal.folder / "progress.json", reason)) from error
-    store.discard_after(lambda name: name.startswith("iter-") and int(name.removeprefix("iter-")) > start)
+    store.discard_after(lambda name: (found := _BATCH.fullmatch(name)) is not None and int(found[1]) > start)
     for iteration in range(start + 1, train.iterations + 1):
         _iteration(config, roles, optimizer, iteration, journal, store, console.say)
         console.tick("distil", iteration, train.iterations)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib
 import importlib.metadata
-import importlib.util
 import json
 import platform
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 
 import torch
 
-from agentdistill.errors import UserError
+from agentdistill.config import Experiment
+from agentdistill.training.integrity import digest
 from agentdistill.training.journal import write_atomic
 
 
@@ -33,7 +32,41 @@ def versions() -> dict[str, str]:
     return found | {"cpu": torch.backends.cpu.get_cpu_capability(), "cuda": cuda, "threads": str(torch.get_num_threads())}
 
 
-def record_session(folder: Path, threads: int, *, begun: bool) -> list[str]:
+_WHOLE = 1 << 20  # bytes up to which a model folder's file is read for its fingerprint
+
+
+def inputs(config: Experiment) -> dict[str, str]:
+    """Fingerprints of the user's own files that an experiment names: its module, its options' files, its models' folders.
+
+    A file's is the SHA-256 of its contents, a folder's that of its files' names and sizes, with the contents of small files
+    and the modification times of large ones, since weights are too many to be read.
+    """
+    named = {"env.module": config.env.module, "student.model": config.student.model}
+    if config.teacher is not None:
+        named["teacher.model"] = config.teacher.model
+    named |= {f"env.options.{key}": value for key, value in config.env.options.items() if isinstance(value, str)}
+    found = {}
+    for name, value in named.items():
+        path = Path(value)
+        with contextlib.suppress(OSError, ValueError):  # text that is no path; what cannot be read is refused where it is used
+            if path.is_file():
+                found[f"{name} '{value}'"] = digest(path)[:12]
+            elif value and name.endswith(".model") and path.is_dir():
+                found[f"{name} '{value}'"] = _fingerprint(path)
+    return found
+
+
+def _fingerprint(folder: Path) -> str:
+    summary = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            about = file.stat()
+            state = digest(file) if about.st_size <= _WHOLE else str(about.st_mtime_ns)
+            summary.update(f"{file.name} {about.st_size} {state}\n".encode())
+    return summary.hexdigest()[:12]
+
+
+def record_session(folder: Path, config: Experiment, *, begun: bool) -> list[str]:
     """Set torch's threads, add this session to `meta.json`, and say what is other than in the sessions before.
 
     Sums are rounded in an order that depends on the number of threads. So a resumed run takes its first session's, unless the
@@ -41,7 +74,7 @@ def record_session(folder: Path, threads: int, *, begun: bool) -> list[str]:
     otherwise use fewer.
 
     Args:
-        threads: of the experiment; 0: not named.
+        config: the experiment.
         begun: whether there are earlier sessions whose results are used.
 
     Returns:
@@ -51,13 +84,13 @@ def record_session(folder: Path, threads: int, *, begun: bool) -> list[str]:
     sessions = _sessions(path) if begun else []
     if begun and not sessions:
         notes.append(f"note: '{path}' is missing or damaged; whether versions are those the run began with is not known")
-    own = torch.get_num_threads()
+    own, threads = torch.get_num_threads(), config.engine.threads
     first = str(sessions[0].get("threads", "")) if sessions else ""
     used = threads or (int(first) if first.isdecimal() and int(first) else own)
     torch.set_num_threads(used)
     if used != own and not threads:
         notes.append(f"note: {used} threads, as when the run began (here it would be {own}), so that numbers stay the same")
-    now = versions()
+    now = versions() | inputs(config)
     notes += _differences(sessions, now)
     write_atomic(path, json.dumps({"sessions": [*sessions, {"started": _now(), **now}]}, indent=1))
     return notes
@@ -69,41 +102,6 @@ def record_environment(folder: Path, about: Mapping[str, Any]) -> None:
     if about and sessions:
         sessions[-1] = {**sessions[-1], "environment": dict(about)}
         write_atomic(folder / "meta.json", json.dumps({"sessions": sessions}, indent=1))
-
-
-def import_module(name: str) -> None:
-    """Import a module by name, or a `.py` file by path, for what it registers.
-
-    Raises:
-        UserError: when there is none, or it fails or ends the program while it is imported.
-    """
-    path = Path(name)
-    if path.suffix != ".py":
-        try:
-            importlib.import_module(name)
-        except (Exception, SystemExit) as error:
-            raise UserError(f"env.module '{name}' cannot be imported: {_reason(error)}") from error
-        return
-    # The whole path names the module: two files may have one stem.
-    key = f"agentdistill_user_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    if key in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(key, path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise UserError(f"env.module '{name}' does not exist")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[key] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[key]
-        raise UserError(f"env.module '{name}' failed while it was imported: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"it ends the program (sys.exit({error.code!r})); guard that with if __name__ == '__main__'"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:

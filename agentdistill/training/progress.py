@@ -44,6 +44,7 @@ class Progress(_Checked):
         done: finished stages, and for each the digests of the files it left, by path in the folder.
         checkpoint: of the stage being worked on.
         sizes: bytes of the logs when this was written; what is longer was written later.
+        metrics: digest of so many bytes of `metrics.jsonl`.
         seconds: wall time of the run up to then.
     """
 
@@ -51,6 +52,7 @@ class Progress(_Checked):
     done: dict[str, dict[str, Sha256]]
     checkpoint: Checkpoint | None
     sizes: dict[Log, Annotated[int, Field(ge=0)]]
+    metrics: Sha256 | None = None
     seconds: float = Field(0.0, ge=0)
 
     @field_validator("done")

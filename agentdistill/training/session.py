@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from agentdistill import curricula, environment
+from agentdistill import curricula
 from agentdistill.chat import Chat
 from agentdistill.config import Experiment, ModelSection, SftSection
 from agentdistill.console import Console
@@ -22,15 +22,15 @@ from agentdistill.policies.base import SamplingParams, TeacherScorer
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
-from agentdistill.pool import EnvPool
+from agentdistill.pool import EnvPool, Workers
 from agentdistill.rollout import Limits, Rollout
 from agentdistill.seeds import derive
 from agentdistill.signals import Method
 from agentdistill.store import Store
 from agentdistill.toolcall import DEFAULT_FORMAT
-from agentdistill.training.check import check, first_seeds, required_tasks
+from agentdistill.training.check import check, first_seeds, require_held_out, required_tasks
 from agentdistill.training.claim import claim
-from agentdistill.training.evaluate import Rate, evaluate
+from agentdistill.training.evaluate import Rate, caveats, evaluate
 from agentdistill.training.journal import Journal, write_atomic
 from agentdistill.training.loop import Roles, distil
 from agentdistill.training.meta import record_environment, record_session
@@ -55,10 +55,12 @@ class Session:
         self._threads = torch.get_num_threads()
         self.journal = Journal(folder, lambda stored: claim(folder, config, stored, resume=resume))
         try:
-            for note in self.journal.notes + record_session(folder, config.engine.threads, begun=self.journal.begun):
+            for note in self.journal.notes + record_session(folder, config, begun=self.journal.begun):
                 self.say(note)
             self.store = Store(folder / "store")
-            self.pool = EnvPool(config.env.id, config.env.options)
+            env = config.env
+            workers = Workers(env.workers, env.timeout, env.recycle, env.memory, [env.module] if env.module else [])
+            self.pool = EnvPool(env.id, env.options, workers=workers)
             record_environment(folder, self.pool.run_metadata())
             self.limits = Limits(config.env.max_turns, config.env.max_context, config.env.overflow, config.env.window)
             self._demonstrations: dict[tuple[object, ...], list[Example]] = {}
@@ -84,12 +86,14 @@ class Session:
         Raises:
             UserError: when the split has fewer.
         """
-        return first_seeds(self.pool.env(0), self.config.env.id, split, n)
+        return first_seeds(self.pool.prototype(), self.config.env.id, split, n)
 
     def require_tasks(self) -> None:
         """Refuse splits that are missing or too small before anything is trained."""
+        chosen: dict[str, list[int]] = {}
         for split, n in required_tasks(self.config):
-            self.seeds(split, n)
+            chosen[split] = max(self.seeds(split, n), chosen.get(split, []), key=len)
+        require_held_out(self.config, chosen)
 
     def require_plan(self) -> None:
         """Refuse a privileged teacher where there is nothing to show it."""
@@ -102,7 +106,7 @@ class Session:
 
     def chat(self, tokenizer: PreTrainedTokenizerBase) -> Chat:
         """The chat format of a tokenizer, with the environment's tools."""
-        env = self.pool.env(0).unwrapped
+        env = self.pool.prototype().unwrapped
         return Chat(tokenizer, getattr(env, "tools", ()), getattr(env, "call_format", DEFAULT_FORMAT))
 
     def rollout(self, lm: CausalLM, privileged: bool = False) -> Rollout:
@@ -128,7 +132,7 @@ class Session:
             # `any_chat` makes a token of each byte; beyond that a student's context would not hold the episode either.
             longest = BYTES_PER_TOKEN * self.limits.max_context
             shown = self._play_expert(seeds, any_chat, noise=0.0, max_context=longest)
-            texts = [transcript(t) for t in shown] + [environment.system_prompt(self.pool.env(0))]
+            texts = [transcript(t) for t in shown] + [self.pool.system_prompt(0)]
             train_tokenizer(texts, self.config.tokenizer_vocab).save_pretrained(path)
             self.journal.finish("tokenizer", path)
         try:
@@ -214,6 +218,8 @@ class Session:
                 f"model '{lm.name}' gave log-probs that are not finite in evaluation '{label}'; its weights are broken"
             )
         self.store.write(stage, played)
+        for note in caveats(played):
+            self.say(note)
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, json.dumps(rate.as_dict()))
         self.journal.metric("eval", label=label, iteration=iteration, temperature=section.temperature, **rate.as_dict())

@@ -1,15 +1,17 @@
 r"""`agentdistill/Code-v0`: write a function that passes hidden unit tests, from HumanEval or MBPP.
 
-A message whose Python is in a fenced block or in `<answer>…</answer>`, and that calls no tool, hands the solution in.
+A message whose Python is in a fenced block or in `<answer>…</answer>`, and that calls no tool, hands the solution in. Of
+several blocks it is the last that defines the function, whatever examples of its use and output follow; where there is none,
+the last that begins as the rest of HumanEval's stub does, else the last one marked as Python.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from agentdistill import graders
+from agentdistill.envs.code.blocks import solution
 from agentdistill.envs.code.data import Problem, problems
 from agentdistill.envs.data import data_folder
 from agentdistill.envs.dataset import DatasetEnv
@@ -28,7 +30,6 @@ SYSTEM_PROMPT = (
     "Write the Python function that is asked for; it is judged by hidden tests. Try your code with the tools. "
     "Hand in the whole function, and no tool call, in a block that begins with ```python and ends with ```."
 )
-_BLOCK = re.compile(r"^[ \t]*```[ \t]*(?:python|py|Python)?[ \t]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 
 
 class CodeEnv(DatasetEnv):
@@ -87,26 +88,28 @@ class CodeEnv(DatasetEnv):
         return super().reset(seed=seed, options=options)
 
     def final_answer(self, message: ParsedMessage) -> str | None:
-        """The last fenced block, or what `<answer>` holds, of a message that calls no tool."""
+        """The block that hands the solution in (see above), or what `<answer>` holds, of a message that calls no tool."""
         if message.calls or message.errors:
             return None
         given = message.answer
         if given is None and "<answer>" in message.text:
             given = graders.final_answer(message.text)
-        blocks = _BLOCK.findall(message.text if given is None else given)
-        return str(blocks[-1]) if blocks else given
+        problem: Problem = self._current().answer
+        found = solution(message.text if given is None else given, problem.defined_by, problem.completed_by)
+        return given if found is None else found
 
     def close(self) -> None:
         """End the sessions of the tools and of grading."""
         super().close()
         self._grader.close()
 
-    def _prepare(self, code: str) -> tuple[str, Examples]:
+    def _prepare(self, code: str) -> tuple[str, str, Examples]:
         problem: Problem = self._current().answer
-        return problem.complete(code), list(problem.examples)
+        return *problem.complete(code), list(problem.examples)
 
     def _judge(self, answer: str, problem: Problem) -> bool:
-        self.verdict = self._grader.grade(problem.complete(answer), problem.tests)
+        preamble, program = problem.complete(answer)
+        self.verdict = self._grader.grade(program, problem.tests, preamble)
         return self.verdict.passed
 
 

@@ -45,11 +45,22 @@ class Problem:
     examples: tuple[tuple[str, Suite], ...]
     solution: str
 
-    def complete(self, code: str) -> str:
-        """A whole program of what a model wrote: a function, or only the rest of the stub."""
-        if self.stub and code[:1] in (" ", "\t") and not _defines(code, self.entry):
-            return self.stub + code
-        return f"{self.preamble}\n{code}"
+    def complete(self, code: str) -> tuple[str, str]:
+        """A whole program of what a model wrote, a function or only the rest of the stub: what goes before it, and itself.
+
+        They are two sources, to be executed one after the other, because `from __future__ import ...` must begin its own.
+        """
+        if self.stub and code[:1] in (" ", "\t") and not _binds(code, self.entry):
+            return "", self.stub + code
+        return self.preamble, code
+
+    def defined_by(self, code: str) -> bool:
+        """Whether code seems to define the function."""
+        return _defines(code, self.entry)
+
+    def completed_by(self, code: str) -> bool:
+        """Whether code seems to be the rest of the stub."""
+        return bool(self.stub) and code[:1] in (" ", "\t") and bool(code.strip())
 
 
 @functools.cache
@@ -156,7 +167,11 @@ def _is_literal(source: str) -> bool:
     return True
 
 
+def _binds(code: str, name: str) -> bool:
+    """Whether model-written source seems to give a name a value, an import included."""
+    return _defines(code, name) or re.search(rf"^.*\bimport\b.*\b{name}\b", code, re.MULTILINE) is not None
+
+
 def _defines(code: str, name: str) -> bool:
     """Whether model-written source seems to define a name; it is not parsed, since parsers can be made to fall over."""
-    ways = rf"^(?:(?:async\s+)?def\s+{name}\b|{name}\s*[:=]|.*\bimport\b.*\b{name}\b)"
-    return re.search(ways, code, re.MULTILINE) is not None
+    return re.search(rf"^(?:(?:async\s+)?def\s+{name}\b|class\s+{name}\b|{name}\s*[:=](?!=))", code, re.MULTILINE) is not None

@@ -21,9 +21,8 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 
-from agentdistill.training.evaluate import wilson
+from agentdistill.training.evaluate import across_seeds, wilson
 
 HERE = Path(__file__).parent
 LABELS = {"before": "student before", "after": "student after", "teacher": "teacher"}
@@ -45,17 +44,23 @@ def percent(won: int, n: int) -> str:
     return f"{100 * rate.success:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
+def spread(interval: tuple[float, float, float]) -> str:
+    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in interval))
+
+
 def table(runs: Sequence[tuple[int, Path]]) -> str:
     head = "| seed | " + " | ".join(LABELS.values()) + " | student tokens |"
     lines = [head, "|" + "---|" * (len(LABELS) + 2)]
-    sums = {label: np.zeros(2, dtype=int) for label in LABELS}
     for seed, run in runs:
-        for label in LABELS:
-            sums[label] += reported(run, label)
         tokens = sum(record["action_tokens"] for record in records(run, "iteration"))
         cells = [percent(*reported(run, label)) for label in LABELS]
         lines.append(f"| {seed} | {' | '.join(cells)} | {tokens / 1000:.0f}k |")
-    lines.append(f"| all | {' | '.join(percent(*map(int, sums[label])) for label in LABELS)} | |")
+    if len(runs) > 1:
+        each = {label: [won / n for won, n in (reported(run, label) for _, run in runs)] for label in LABELS}
+        means = {label: across_seeds(values) for label, values in each.items()}
+        gain = across_seeds([after - before for before, after in zip(each["before"], each["after"], strict=True)])
+        lines.append(f"| mean | {' | '.join(map(spread, means.values()))} | |")
+        lines += ["", f"Gain, after minus before, mean over seeds: {spread(gain)} points."]
     return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from agentdistill.store import Store
-from agentdistill.training.evaluate import wilson
+from agentdistill.training.evaluate import across_seeds
 
 METHODS = {
     "opd": "OPD (exact reverse KL)",
@@ -37,30 +37,22 @@ def wins(run: Path, label: str) -> dict[int, bool]:
     return {t.seed: t.success for t in Store(run / "store").read(f"eval-{label}")}
 
 
-def difference(runs: Path, method: str, seeds: Sequence[int]) -> tuple[float, float, float]:
-    """Success of a method minus OPD's on the same games and seeds: mean and 95 % interval.
-
-    Two-level bootstrap, 10,000 draws: seeds (each its own pair of models) and games, both with replacement.
-    """
-    rows = []
-    for seed in seeds:
-        ours, theirs = (wins(runs / f"seed-{seed}" / m, "after") for m in (method, "opd"))
-        rows.append([float(ours[g]) - float(theirs[g]) for g in sorted(ours)])
-    table, rng = np.array(rows), np.random.default_rng(0)
-    draws = [
-        table[rng.integers(len(rows), size=len(rows))][:, rng.integers(table.shape[1], size=table.shape[1])].mean()
-        for _ in range(10_000)
-    ]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(table.mean()), float(low), float(high)
+def rates(runs: Path, method: str, seeds: Sequence[int], label: str) -> list[float]:
+    """Success of each seed."""
+    return [float(np.mean(list(wins(runs / f"seed-{seed}" / method, label).values()))) for seed in seeds]
 
 
-def pooled(runs: Path, method: str, seeds: Sequence[int], label: str) -> str:
-    """Success over all seeds with a Wilson interval that takes every episode as independent, and each seed's own."""
-    each = [list(wins(runs / f"seed-{s}" / method, label).values()) for s in seeds]
-    rate = wilson(sum(map(sum, each)), sum(map(len, each)))
-    own = ", ".join(f"{100 * np.mean(e):.0f}" for e in each)
-    return f"{100 * rate.success:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}] ({own})"
+def percent(values: Sequence[float]) -> str:
+    """Mean success over seeds with its interval, and each seed's own."""
+    mean, low, high = (100 * x for x in across_seeds(values))
+    own = ", ".join(f"{100 * x:.0f}" for x in values)
+    return f"{mean:.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}] ({own})"
+
+
+def minus(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """The difference, paired on seeds."""
+    pairs = [a - b for a, b in zip(ours, theirs, strict=True)]
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * x for x in across_seeds(pairs)))
 
 
 def row(runs: Path, method: str, seeds: Sequence[int]) -> str:
@@ -68,13 +60,14 @@ def row(runs: Path, method: str, seeds: Sequence[int]) -> str:
     tokens = np.mean([sum(r["action_tokens"] for r in run) for run in its])
     kl = np.mean([np.mean([r["kl"] for r in run[-10:]]) for run in its])
     small = np.mean([r["weight_small_share"] for run in its for r in run])
-    diff = "" if method == "opd" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(
-        *(100 * x for x in difference(runs, method, seeds))
-    )  # fmt: skip
+    after, before, opd = (
+        rates(runs, *which) for which in ((method, seeds, "after"), (method, seeds, "before"), ("opd", seeds, "after"))
+    )
     cells = (
         METHODS[method],
-        pooled(runs, method, seeds, "after"),
-        diff,
+        percent(after),
+        minus(after, before),
+        "" if method == "opd" else minus(after, opd),
         f"{kl:.3f}",
         f"{tokens / 1000:.0f}k",
         f"{100 * small:.0f}",
@@ -135,12 +128,13 @@ def write_results(runs: Path, seeds: Sequence[int], out: Path) -> None:
     """Write `results.md` and `results.png` for the methods that have finished runs at every seed."""
     done = [m for m in METHODS if all((runs / f"seed-{s}" / m / "summary.json").exists() for s in seeds)]
     lines = [
-        f"Seeds {', '.join(map(str, seeds))}; 256 held-out games a seed, sampled at temperature 1. Success in %, with the 95 %",
-        "Wilson interval over all episodes and (each seed's own). The difference is paired on seeds and games, with a 95 %",
-        "two-level bootstrap interval. KL at the end: over the last 10 iterations.", "",
-        f"Before: student {pooled(runs, done[0], seeds, 'before')}, teacher {pooled(runs, done[0], seeds, 'teacher')}.", "",
-        "| method | success after | minus OPD | KL at the end (nats/token) | student tokens | steps with w < 0.01 (%) |",
-        "|---|---|---|---|---|---|",
+        f"Seeds {', '.join(map(str, seeds))}; 256 held-out games a seed, sampled at temperature 1. Success in %: mean over",
+        "seeds with its 95 % interval (Student's t over seeds, each with its own pair of models) and (each seed's own).",
+        "Differences are paired on seeds. KL at the end: over the last 10 iterations.", "",
+        f"Before: student {percent(rates(runs, done[0], seeds, 'before'))}, "
+        f"teacher {percent(rates(runs, done[0], seeds, 'teacher'))}.", "",
+        "| method | after | minus before | minus OPD | KL at the end (nats/token) | student tokens | steps with w < 0.01 (%) |",
+        "|---|---|---|---|---|---|---|",
         *(row(runs, m, seeds) for m in done), "",
     ]  # fmt: skip
     for method in done:

@@ -53,3 +53,8 @@ def test_bad_schedules_are_refused_in_one_sentence(spec, message):
     with pytest.raises(UserError) as caught:
         load(spec)
     assert str(caught.value).startswith(message)
+
+
+def test_a_truth_value_is_no_depth() -> None:
+    with pytest.raises(UserError, match="must be a number, not true"):
+        load({"kind": "tcod-f2b", "every": True})

@@ -237,9 +237,12 @@ def test_a_wrong_option_is_refused_by_name(options: dict[str, Any], said: str) -
         "<answer>\n```python\n{code}\n```\n</answer>",
         "<answer>{code}</answer>",
         "```\nx = 1\n```\nBetter:\n```python\n{code}\n```",
+        "```python3\n{code}\n```\nExample:\n```python\nprint(has_close_elements([1.0], 0.5))\n```\nOutput:\n```\nFalse\n```",
+        "```python\nfrom __future__ import annotations\n{code}\n```",
+        '```python\n"""Near numbers."""\nfrom __future__ import annotations\n{code}',
     ],
 )
-def test_a_solution_is_found_in_an_answer_or_in_the_last_block(env: Any, message: str) -> None:
+def test_a_solution_is_found_in_an_answer_or_in_the_block_that_defines_it(env: Any, message: str) -> None:
     env.reset(seed=0)
     assert env.step(message.replace("{code}", problem(env, 0).solution))[1:3] == (1.0, True)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,17 @@ def test_two_tools_of_one_name_are_refused():
 def test_stepping_before_reset_is_refused():
     with pytest.raises(ResetNeeded):
         ToolEnv(tools=[convert], tasks=TASKS).step("x")
+
+
+def test_an_answer_that_the_grader_cannot_read_is_wrong_and_told_once():
+    rows = [{"question": "2 + 1?", "answer": 3}]
+    env = ToolEnv(tasks=rows, grade=lambda answer, expected: int(answer) == expected)
+    env.reset(seed=0)
+    with pytest.warns(RuntimeWarning, match=r"the grader raised ValueError: .* on the answer 'three', which counts as wrong"):
+        _, reward, terminated, _, info = env.step(r"\boxed{three}")
+    assert (reward, terminated, info["success"]) == (0.0, True, False)
+    env.reset(seed=0)
+    with warnings.catch_warnings(action="error"):
+        assert env.step(r"\boxed{four}")[1] == 0.0
+    env.reset(seed=0)
+    assert env.step(r"\boxed{3}")[1] == 1.0

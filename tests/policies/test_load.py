@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from agentdistill.errors import UserError
@@ -151,3 +152,28 @@ def test_loaded_weights_stand_as_aligned_as_new_ones(tmp_path: Path, make_lm: Ca
     loaded = load_model(str(tmp_path)).model
     assert {tensor.data_ptr() % 64 for tensor in (*loaded.parameters(), *loaded.buffers())} == {0}
     assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
+
+
+def test_weights_with_a_hole_are_refused_and_not_filled_at_random(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    hole = next(name for name in weights if "mlp.up_proj" in name)
+    save_file({name: tensor for name, tensor in weights.items() if name != hole}, path, {"format": "pt"})
+    with pytest.raises(UserError, match=r"1 weights of model .* are not in its files, such as") as error:
+        load_model(str(folder))
+    assert hole in one_sentence(error)
+
+
+def test_weights_of_another_shape_are_refused(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if "mlp.up_proj" in name)
+    save_file({**weights, name: weights[name][:-1].clone()}, path, {"format": "pt"})
+    with pytest.raises(UserError, match=r"shape|size mismatch"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("reference", ["~nobody-of-this-name/x", "x" * 5000, "/a\0b"])
+def test_text_that_no_file_system_takes_is_no_model(reference: str) -> None:
+    with pytest.raises(UserError, match="there is no model folder"):
+        check_reference(reference)

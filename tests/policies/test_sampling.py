@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentdistill.policies.base import SamplingParams
+from agentdistill.policies.base import COOLEST, SamplingParams
 from agentdistill.policies.sampling import choose, truncate
 
 LOGITS = torch.tensor([[1.0, 3.0, 2.0, -1.0, 0.0]])
@@ -54,3 +54,22 @@ def test_truncation_keeps_the_smallest_likely_set(logits: list[float], top_k: in
     pool = truncate(probs, top_k, 1.0)[0]  # top-p is taken of what top-k left
     assert kept.sum() >= top_p * pool.sum() - 1e-12
     assert alive.sum() == 1 or kept.sum() - kept[alive].min() < top_p * pool.sum() + 1e-12
+
+
+@pytest.mark.parametrize("temperature", [COOLEST, 1e-3])
+def test_the_coolest_temperature_still_takes_the_likeliest_token(temperature: float) -> None:
+    logits = torch.tensor([[90.0, 100.0, -100.0]])
+    ids, tempered, _ = choose(logits, SamplingParams(temperature=temperature), [0.999])
+    assert ids == [1]
+    assert tempered == [0.0]
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-5])
+def test_a_temperature_that_leaves_the_range_of_floats_is_refused(temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"must be 0, which is greedy, or at least 0\.0001"):
+        SamplingParams(temperature=temperature)
+
+
+def test_a_mass_that_is_rounded_to_nothing_keeps_the_likeliest_token() -> None:
+    logits = torch.tensor([[0.0, 1.0, 0.5]])
+    assert choose(logits, SamplingParams(top_p=1e-46), [0.999])[0] == [1]

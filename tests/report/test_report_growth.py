@@ -104,3 +104,10 @@ def test_a_run_is_answered_from_its_episodes_and_else_from_its_metrics(make_run:
     found = kl_growth(load_run(make_run(growth=0.08, store=False)))
     assert (found.verdict, found.kind, found.units) == ("grows", "iterations", 3)
     assert kl_growth(load_run(make_run(growth=-0.01))).verdict == "does not grow"
+
+
+def test_a_slope_whose_interval_holds_zero_is_no_verdict() -> None:
+    found = measure(units(0.0, n=12, noise=0.2), "episodes", 5)
+    assert found.pooled is not None
+    assert found.pooled.low < 0 < found.pooled.high
+    assert "whether the KL per token grows with the turn index cannot be told" in found.sentence

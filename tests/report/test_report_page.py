@@ -115,7 +115,7 @@ def test_the_page_says_what_is_missing(page: Page) -> None:
     assert "1 line of the metrics could not be read and was skipped." in text
     assert "The run is unfinished" in text
     assert "iter-000003.parquet is damaged" in text
-    assert "no tokenizer folder" in text
+    assert "no tokenizer in the run" in text
 
 
 def test_the_page_answers_whether_kl_grows(page: Page) -> None:

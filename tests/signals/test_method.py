@@ -197,3 +197,9 @@ def test_batch_without_student_tokens_gives_zeros():
     )
     streams = Method.load("sod").apply(empty)
     assert streams.advantage.tolist() == streams.coef.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("spec", [{"kd_coef": True}, {"dual_clip": False}, {"preset": "sod", "step_weight": {"delta": True}}])
+def test_a_truth_value_is_no_number(spec: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"must be a number, not (true|false)"):
+        Method.load(spec)

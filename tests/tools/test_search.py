@@ -133,3 +133,21 @@ def test_missing_empty_and_broken_folders_are_refused_by_name(folder: Path, tmp_
         (folder / "empty" / name).unlink()
     with pytest.raises(UserError, match="1 to 10 passages, not 11"):
         search_tool(str(folder), k=11)
+
+
+def test_a_text_of_one_line_is_cut_in_time_that_grows_with_its_length():
+    pieces = split("word " * 1_000_000)  # half an hour, were the rest of the text copied for every piece
+    assert {len(piece) for piece in pieces[:-1]} == {599}
+
+
+def test_a_byte_order_mark_is_no_text_and_a_line_feed_in_a_name_no_new_result(tmp_path: Path):
+    (tmp_path / "a\n[2] b (c.txt).txt").write_text("apple", encoding="utf-8-sig")
+    (passage,) = read_folder(tmp_path)
+    assert passage.text == "apple"
+    assert "\n" not in passage.source + passage.title
+
+
+def test_json_that_is_nested_too_deeply_is_refused_by_name(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"a\.jsonl:1 is not JSON"):
+        read_folder(tmp_path)

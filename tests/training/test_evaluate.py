@@ -16,7 +16,7 @@ from agentdistill.errors import UserError
 from agentdistill.policies.base import SamplingParams
 from agentdistill.rollout import Limits, Rollout
 from agentdistill.training import evaluate as module
-from agentdistill.training.evaluate import clustered, env_failures, evaluate, stop_reasons, wilson
+from agentdistill.training.evaluate import across_seeds, caveats, clustered, env_failures, evaluate, stop_reasons, wilson
 
 
 @pytest.mark.parametrize(
@@ -188,3 +188,29 @@ def test_an_evaluation_of_nothing_is_refused(
     rollout = make_rollout(chat, lambda key, turn: "99")
     with pytest.raises(UserError, match="needs 1 task and 1 sample at least"):
         evaluate(rollout, seeds, SamplingParams(), seed=0, label="x", samples=samples)
+
+
+def test_what_no_message_decided_is_said_beside_the_rate(chat: Chat, make_rollout: Callable[..., Rollout]) -> None:
+    rollout = make_rollout(chat, lambda key, turn: "99", Limits(max_turns=2), fault="raise", fault_seeds=[3])
+    _, played = evaluate(rollout, [2, 3, 4], SamplingParams(), seed=0, label="x")
+    (note,) = caveats(played)
+    assert "failed in 1 of 3 episodes" in note
+    assert "broken pipe" in note
+    assert caveats([played[0], played[2]]) == []
+    with pytest.raises(UserError, match=r"the environment failed in every one of 1 episodes, first with: .*broken pipe"):
+        caveats([played[1]])
+
+
+def test_tasks_that_never_fit_the_context_are_no_failure_of_the_model(chat: Chat, make_rollout: Callable[..., Rollout]) -> None:
+    rollout = make_rollout(chat, lambda key, turn: "99", Limits(max_turns=2, max_context=4))
+    _, played = evaluate(rollout, [2, 3], SamplingParams(), seed=0, label="x")
+    with pytest.raises(UserError, match="the first observation of every one of 2 episodes was longer than the context"):
+        caveats(played)
+
+
+def test_the_interval_over_seeds_is_students_t_by_hand() -> None:
+    mean, low, high = across_seeds([0.52, 0.28, 0.50])
+    assert mean == pytest.approx(1.30 / 3)
+    assert (high - low) / 2 == pytest.approx(4.302653 * 0.133167 / math.sqrt(3), rel=1e-4)  # t of 2 degrees, sample deviation
+    assert across_seeds([0.2, 0.4])[2] == pytest.approx(0.3 + 12.7062 * 0.1, rel=1e-4)
+    assert across_seeds([0.2]) == (0.2, -math.inf, math.inf)

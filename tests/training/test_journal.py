@@ -273,3 +273,17 @@ def test_seconds_count_earlier_sessions_up_to_their_last_checkpoint(tmp_path: Pa
     journal.close()
     time.sleep(0.2)
     assert 0.05 <= at_finish <= Journal(tmp_path).seconds < at_finish + 0.15
+
+
+def test_metrics_that_were_altered_are_refused_and_later_lines_are_not_missed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.metric("eval", success=0.125)
+    journal.finish("eval-before")
+    journal.close()
+    path = tmp_path / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write("written after the last commit\n")
+    Journal(tmp_path).close()
+    path.write_text(path.read_text().replace("0.125", "0.925"))
+    with pytest.raises(UserError, match=r"'.*metrics\.jsonl' is damaged: it is not what the run wrote"):
+        Journal(tmp_path)

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import torch
 
+from agentdistill.config import Experiment, parse_experiment
 from agentdistill.pool import EnvPool
 from agentdistill.training.meta import record_environment, record_session
+
+
+def experiment() -> Experiment:
+    about = {"env": {"id": "lab/X-v0"}, "student": {"model": "tiny:32x2"}}
+    return parse_experiment({**about, "engine": {"threads": torch.get_num_threads()}})
 
 
 def sessions(folder: Path) -> list[dict[str, object]]:
@@ -17,10 +23,10 @@ def sessions(folder: Path) -> list[dict[str, object]]:
 
 
 def test_it_is_recorded_with_the_present_session_and_compared_with_none(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    record_session(tmp_path, threads, begun=False)
+    config = experiment()
+    record_session(tmp_path, config, begun=False)
     record_environment(tmp_path, {"python": {"sandbox": {"backend": "jail"}}})
-    notes = record_session(tmp_path, threads, begun=True)
+    notes = record_session(tmp_path, config, begun=True)
     record_environment(tmp_path, {"python": {"sandbox": {"backend": "restricted"}}})
     told = [each["environment"] for each in sessions(tmp_path)]
     assert told == [{"python": {"sandbox": {"backend": name}}} for name in ("jail", "restricted")]
@@ -28,7 +34,7 @@ def test_it_is_recorded_with_the_present_session_and_compared_with_none(tmp_path
 
 
 def test_an_environment_without_anything_to_say_adds_nothing(tmp_path: Path) -> None:
-    record_session(tmp_path, torch.get_num_threads(), begun=False)
+    record_session(tmp_path, experiment(), begun=False)
     record_environment(tmp_path, EnvPool("lab/Mute-v0").run_metadata())
     record_environment(tmp_path, EnvPool("lab/Guess-v0").run_metadata())
     assert "environment" not in sessions(tmp_path)[0]

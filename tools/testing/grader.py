@@ -76,33 +76,37 @@ class Grader:
         self.limits = replace(limits or Limits(), repr_chars=_LONGEST_ANSWER + 2)
         self.total_seconds = total_seconds
 
-    def grade(self, source: str, suite: Suite) -> Verdict:
+    def grade(self, source: str, suite: Suite, preamble: str = "") -> Verdict:
         """Run a suite on a solution.
+
+        Args:
+            preamble: source that is executed before the solution, in the same module.
 
         Raises:
             SandboxError: when the sandbox failed again and again; this says nothing of the solution.
             UserError: when the tests pass a value that cannot be carried over, such as a function.
         """
-        return self.grade_each(source, [suite])[0]
+        return self.grade_each(source, [suite], preamble)[0]
 
-    def grade_each(self, source: str, suites: list[Suite]) -> list[Verdict]:
+    def grade_each(self, source: str, suites: list[Suite], preamble: str = "") -> list[Verdict]:
         """Run several suites on one solution, each from fresh tests; raises as `grade` does."""
         if len(source) > _LONGEST_SOURCE:
             return [Verdict(False, f"the solution is longer than {_LONGEST_SOURCE} characters")] * len(suites)
         problem: SandboxError | None = None
         for _ in range(_TRIES):
             try:
-                return self._grade(source, suites)
+                return self._grade([preamble, source] if preamble else [source], suites)
             except SandboxError as error:
                 problem = error
         raise SandboxError(f"grading failed {_TRIES} times: {problem}") from problem
 
-    def _grade(self, source: str, suites: list[Suite]) -> list[Verdict]:
+    def _grade(self, sources: list[str], suites: list[Suite]) -> list[Verdict]:
         with ExitStack() as stack:
             candidate = stack.enter_context(closing(self._open("Candidate")))
-            loaded = _run(candidate, f"_side.load({source!r})")
-            if loaded.status is not Status.OK:
-                return [Verdict(False, f"loading the solution: {_why(loaded)}")] * len(suites)
+            for source in sources:
+                loaded = _run(candidate, f"_side.load({source!r})")
+                if loaded.status is not Status.OK:
+                    return [Verdict(False, f"loading the solution: {_why(loaded)}")] * len(suites)
             verdicts: list[Verdict] = []
             for suite in suites:
                 if verdicts and verdicts[-1].reason.startswith(_DEAD):

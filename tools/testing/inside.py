@@ -185,7 +185,7 @@ class Candidate:
         self.module = types.ModuleType("solution")
 
     def load(self, source: str) -> None:
-        """Execute the solution; whatever it raises is raised."""
+        """Execute the solution, or a part of it after another; whatever it raises is raised."""
         sys.modules["solution"] = self.module
         exec(compile(source, "<solution>", "exec"), self.module.__dict__)
 

@@ -45,6 +45,13 @@ def test_several_functions_and_keywords_reach_the_solution(grader: Grader) -> No
     assert grader.grade(code, suite("assert f(2, scale=3) == 6 and g(f(1)) == 10")).passed
 
 
+def test_a_preamble_is_executed_before_the_solution_in_its_module(grader: Grader) -> None:
+    code = "from __future__ import annotations\ndef f(x: Unknown) -> None: return g(x) + n"
+    verdict = grader.grade(code, suite("assert f(1) == 12"), "n = 10\ndef g(x): return x + 1")
+    assert verdict.passed, verdict.reason
+    assert "ZeroDivisionError" in grader.grade(code, suite(""), "1 / 0").reason
+
+
 def test_the_solution_keeps_its_state_between_calls(grader: Grader) -> None:
     code = "n = 0\ndef f():\n    global n\n    n += 1\n    return n"
     assert grader.grade(code, suite("assert [f(), f(), f()] == [1, 2, 3]")).passed

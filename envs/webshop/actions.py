@@ -1,0 +1,35 @@
+"""How a message names an action."""
+
+from __future__ import annotations
+
+import re
+
+_OPEN, _CLOSE = "<action>", "</action>"
+_ACTION = re.compile(r"(.+)\[(.+)\]")
+
+
+def parse(message: str) -> tuple[str, str]:
+    """The name and the argument, in lower case, of a message's action; the argument is empty where it is none.
+
+    The action is the last `<action>…</action>` of the message, or all of it.
+    """
+    end = message.rfind(_CLOSE)
+    start = message.rfind(_OPEN, 0, end) if end >= 0 else -1
+    action = (message[start + len(_OPEN) : end] if start >= 0 else message).strip()
+    match = _ACTION.match(action)
+    return (match[1], match[2].lower()) if match else (action, "")
+
+
+def click(element: str) -> str:
+    """The action that clicks an element."""
+    return f"click[{element.lower()}]"
+
+
+def can_click(element: str) -> bool:
+    """Whether an action can name the element; one with brackets it cannot."""
+    return parse(click(element)) == ("click", element.lower())
+
+
+def tagged(action: str) -> str:
+    """The message of an action."""
+    return f"{_OPEN}{action}{_CLOSE}"
