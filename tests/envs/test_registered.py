@@ -1,0 +1,69 @@
+"""What holds of every built-in environment: the checker is content, and the same seed and actions give the same bytes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from agentdistill import environment
+from agentdistill.registration import BUILT_IN
+
+IDS = sorted(each.id for each in environment.catalogue() if each.source == BUILT_IN)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "agentdistill/Tools-v0": {"tools": ["calculator"], "tasks": [{"question": "1 + 1?", "answer": 2}]},
+}
+
+
+@pytest.fixture(params=IDS)
+def env_id(request: pytest.FixtureRequest) -> str:
+    missing = next(each.missing for each in environment.catalogue() if each.id == request.param)
+    if missing and not os.environ.get("CI"):
+        pytest.skip("; ".join(missing))
+    assert not missing
+    return str(request.param)
+
+
+def played(env: gym.Env[str, str], seed: int, actions: list[str] | None) -> tuple[list[str], list[object]]:
+    """The actions of an episode of the expert's, or those given, and everything that was answered to them."""
+    observation, info = env.reset(seed=seed)
+    said: list[object] = [observation, info["task_id"]]
+    done: list[str] = []
+    for turn in range(12):
+        action = (environment.expert_action(env) or "look") if actions is None else actions[turn]
+        answer = env.step(action)
+        done.append(action)
+        said.append((*answer[:4], answer[4].get("success"), answer[4].get("admissible")))
+        if answer[2] or answer[3]:
+            break
+    return done, said
+
+
+def test_the_checker_of_gymnasium_is_content(env_id: str) -> None:
+    env = environment.make(env_id, **OPTIONS.get(env_id, {}))
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+def test_the_same_seed_and_actions_give_the_same_bytes(env_id: str) -> None:
+    first, second = (environment.make(env_id, **OPTIONS.get(env_id, {})) for _ in range(2))
+    for split, seeds in environment.splits(first).items():
+        if not seeds:
+            continue
+        actions, said = played(first, seeds[0], None)
+        played(second, seeds[-1], None)  # another episode before it leaves no trace
+        assert played(second, seeds[0], actions)[1] == said, split
+    first.close()
+    second.close()
+
+
+def test_gymnasium_alone_makes_one_by_module_and_id() -> None:
+    code = "import gymnasium; env = gymnasium.make('agentdistill.envs:agentdistill/Arithmetic-v0'); print(env.reset(seed=1)[0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("What is")
