@@ -8,14 +8,16 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from agentdistill.durable import digest
 from agentdistill.errors import UserError
 from agentdistill.faults import described
 
 _FILE = "agentdistill_user_"
+_STATE = "__agentdistill_sha256__"
 
 
 def import_module(name: str) -> None:
-    """Import a module by name, or a `.py` file by path, for what it registers.
+    """Import a module by name, or a `.py` file by path, for what it registers. A file that changed since is run again.
 
     Raises:
         UserError: when there is none, or it fails or ends the program while it is imported.
@@ -29,12 +31,14 @@ def import_module(name: str) -> None:
         return
     # The whole path names the module: two files may have one stem.
     key = f"{_FILE}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    if key in sys.modules:
+    state = digest(path) if path.is_file() else ""
+    if key in sys.modules and getattr(sys.modules[key], _STATE, "") == state:
         return
     spec = importlib.util.spec_from_file_location(key, path.resolve())
     if spec is None or spec.loader is None or not path.exists():
         raise UserError(f"env.module '{name}' does not exist")
     module = importlib.util.module_from_spec(spec)
+    setattr(module, _STATE, state)
     sys.modules[key] = module
     try:
         spec.loader.exec_module(module)

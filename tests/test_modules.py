@@ -36,3 +36,11 @@ def test_a_module_that_fails_is_one_sentence(tmp_path: Path) -> None:
         import_module(str(tmp_path / "broken.py"))
     with pytest.raises(UserError, match="does not exist"):
         import_module(str(tmp_path / "nowhere.py"))
+
+
+def test_a_file_that_changed_is_run_again(tmp_path: Path) -> None:
+    log, module = tmp_path / "log", tmp_path / "games.py"
+    for word in "aab":
+        module.write_text(f"open({str(log)!r}, 'a').write('{word}')")
+        import_module(str(module))
+    assert log.read_text() == "ab"

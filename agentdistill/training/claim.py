@@ -8,8 +8,9 @@ from typing import Any
 
 from agentdistill import config as config_module
 from agentdistill.config import Experiment
+from agentdistill.durable import digest
 from agentdistill.errors import UserError
-from agentdistill.training.integrity import RESTORE, digest
+from agentdistill.training.integrity import RESTORE
 from agentdistill.training.journal import write_atomic
 from agentdistill.training.progress import Progress, untouched
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from agentdistill.durable import sync
+from agentdistill.durable import digest, sync
 from agentdistill.errors import UserError
 
 RESTORE = "restore it, or start over with another --out"
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seal(root: Path, paths: Iterable[Path]) -> dict[str, str]:

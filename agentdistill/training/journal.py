@@ -20,9 +20,9 @@ from typing import IO, Any
 
 from safetensors import SafetensorError
 
-from agentdistill.durable import sync
+from agentdistill.durable import digest, sync
 from agentdistill.errors import UserError
-from agentdistill.training.integrity import RESTORE, digest, seal, verify
+from agentdistill.training.integrity import RESTORE, seal, verify
 from agentdistill.training.progress import Checkpoint, Log, Progress, damaged, read_progress, untouched
 
 LOGS: tuple[Log, ...] = ("metrics.jsonl", "timings.jsonl")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from agentdistill.config import Experiment
-from agentdistill.training.integrity import digest
+from agentdistill.durable import digest
 from agentdistill.training.journal import write_atomic
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agentdistill.durable import digest
 from agentdistill.errors import UserError
-from agentdistill.training.integrity import digest, seal, verify
+from agentdistill.training.integrity import seal, verify
 
 
 def test_a_digest_is_the_files_sha256(tmp_path: Path) -> None:
