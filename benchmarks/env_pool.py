@@ -16,9 +16,7 @@ import json
 import os
 import random
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from agentdistill import environment
@@ -53,8 +51,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--here", action="store_true", help="play in this process too")
     arguments = parser.parse_args()
-    # This folder has an alfworld.py, which would be taken for the package, here and in the workers.
-    sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
     options = {"max_turns": arguments.turns + 1}
     sides = {
         count: EnvPool(ENV, options, workers=Workers(count))

@@ -41,7 +41,7 @@ def own() -> Engine:
     return borrow()
 
 
-# All 50 games of the issue: `python benchmarks/alfworld.py`, which compares in the same way.
+# All 50 games of the issue: `python benchmarks/alfworld_engine.py`, which compares in the same way.
 def test_every_text_and_list_of_commands_equals_the_stock_environments() -> None:
     found = side_by_side(2)
     assert (found["games"], found["equal_games"], found["won"]) == (2, 2, 2)

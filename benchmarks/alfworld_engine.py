@@ -5,7 +5,7 @@ by both: first some random commands, then its walkthrough. Who goes first altern
 admissible commands is compared. Memory is measured in a process of its own for each. Prints a table and, last, one JSON
 object; `ratio` is stock seconds a step over ours.
 
-    python benchmarks/alfworld.py [--games 50] [--memory 60] [--walkthroughs] [--expert]
+    python benchmarks/alfworld_engine.py [--games 50] [--memory 60] [--walkthroughs] [--expert]
 """
 
 from __future__ import annotations
@@ -221,8 +221,6 @@ def main() -> None:
     parser.add_argument("--expert", action="store_true", help="play the handcoded expert on them too")
     parser.add_argument("--only-memory", choices=("stock", "ours"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    # This file has the name of the package that it measures, and Python looks beside a script first.
-    sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
     if arguments.only_memory:
         print(memory(arguments.only_memory, arguments.memory))
         return
