@@ -44,8 +44,9 @@ def percent(won: int, n: int) -> str:
     return f"{100 * rate.success:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
-def spread(interval: tuple[float, float, float]) -> str:
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in interval))
+def spread(interval: tuple[float, float, float], least: float = -1.0, most: float = 1.0) -> str:
+    mean, low, high = (100 * min(max(x, least), most) for x in interval)
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def table(runs: Sequence[tuple[int, Path]]) -> str:
@@ -59,7 +60,7 @@ def table(runs: Sequence[tuple[int, Path]]) -> str:
         each = {label: [won / n for won, n in (reported(run, label) for _, run in runs)] for label in LABELS}
         means = {label: across_seeds(values) for label, values in each.items()}
         gain = across_seeds([after - before for before, after in zip(each["before"], each["after"], strict=True)])
-        lines.append(f"| mean | {' | '.join(map(spread, means.values()))} | |")
+        lines.append(f"| mean | {' | '.join(spread(each, least=0.0) for each in means.values())} | |")
         lines += ["", f"Gain, after minus before, mean over seeds: {spread(gain)} points."]
     return "\n".join(lines) + "\n"
 
