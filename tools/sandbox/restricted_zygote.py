@@ -7,6 +7,7 @@ session's guard says its pid first and the session's fate last; the host ends a 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -16,6 +17,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -25,6 +27,10 @@ from agentdistill.tools.sandbox import confine, landlock, seccomp, tally
 from agentdistill.tools.sandbox.restricted_init import Guard, Session, drain, refused, waited
 
 _UIDS = ((1 << 29, 1 << 28), (40_000, 16_384))  # users of sessions: first and how many, the latter where few are mapped
+
+_PREFIX = "agentdistill-sessions-"
+_LOCK = "lock"  # a file in the sessions' folder
+_STALE_SECONDS = 86_400.0  # of a folder without one
 
 
 def main(descriptor: int) -> None:
@@ -36,7 +42,9 @@ def main(descriptor: int) -> None:
             importlib.import_module(name)
     confine.adopt_orphans()
     confine.harden()
-    root = tempfile.mkdtemp(prefix="agentdistill-sessions-")
+    sweep(tempfile.gettempdir())
+    root = tempfile.mkdtemp(prefix=_PREFIX)
+    lock(root)
     os.chmod(root, 0o711)
     zygote = _Zygote(requests, root)
     seccomp.assembled(refused(), False, True, None)  # once, for all sessions
@@ -47,6 +55,47 @@ def main(descriptor: int) -> None:
         zygote.serve()
     finally:
         zygote.end()
+
+
+def lock(root: str) -> None:
+    """Hold a lock in a folder until this process and its guards, which inherit it, have ended, however they end."""
+    path = os.path.join(root, _LOCK)
+    # Only locked does the file get its name: without a lock it would be taken for a dead sandbox's.
+    descriptor = os.open(path + ".new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.rename(path + ".new", path)
+
+
+def sweep(parent: str) -> None:
+    """Remove this user's folders of sandboxes that were killed before they could do so themselves."""
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX):
+                with contextlib.suppress(OSError):
+                    _remove_stale(entry.path)
+
+
+def _remove_stale(root: str) -> None:
+    """Raises OSError where the folder is in use (or is no folder)."""
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        info = os.fstat(folder)
+        if info.st_uid != os.geteuid():
+            return
+        try:
+            held = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        except FileNotFoundError:
+            if time.time() - info.st_mtime > _STALE_SECONDS:
+                tally.remove(root)
+            return
+        try:
+            if stat.S_ISREG(os.fstat(held).st_mode):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                tally.remove(root)
+        finally:
+            os.close(held)
+    finally:
+        os.close(folder)
 
 
 class _Zygote:

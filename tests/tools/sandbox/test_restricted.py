@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from agentdistill.tools.sandbox import landlock
+from agentdistill.tools.sandbox import landlock, restricted_zygote
 from agentdistill.tools.sandbox.base import CAPABILITIES, Limits, SandboxError, Status
 from agentdistill.tools.sandbox.restricted import RestrictedSandbox
 from tests.needs import missing
@@ -79,6 +83,11 @@ def zygote(sandbox: RestrictedSandbox) -> psutil.Process:
 
 def folder(sandbox: RestrictedSandbox) -> Path:
     return Path(str(sandbox.holds["folder"]))
+
+
+def files(sandbox: RestrictedSandbox) -> list[Path]:
+    """What is in the sessions' folder besides its lock."""
+    return [path for path in folder(sandbox).iterdir() if path.name != "lock"]
 
 
 def test_all_but_the_machines_process_numbers_is_probed_to_hold(sandbox: RestrictedSandbox) -> None:
@@ -146,8 +155,13 @@ def test_more_descriptors_than_allowed_are_refused(sandbox: RestrictedSandbox) -
         ("for i in range(300): open(f'f{i}', 'w').close()", "more than 200 files"),
         ("held = [open('f', 'wb') for _ in range(3) if not os.path.exists('f') or not os.remove('f')]\n"
          "for each in held: each.write(bytes(7 << 20)); each.flush()", "its files hold more than 16 MiB"),
+        ("import ctypes; call = ctypes.CDLL(None).mmap\n"
+         "call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]\n"
+         "for _ in range(20):\n"
+         "    n = open('f', 'wb').write(bytes(1 << 20)); f = os.open('f', 0)\n"
+         "    call(None, 4096, 1, 1, f, 0); os.close(f); os.remove('f')", "its files hold more than 16 MiB"),
     ],
-    ids=["size", "number", "deleted files"],
+    ids=["size", "number", "deleted files", "mapped files"],
 )  # fmt: skip
 def test_limits_hold_for_what_goes_on_between_two_calls(session: Any, work: str, reason: str) -> None:
     inside = "\n    ".join(work.splitlines())
@@ -209,7 +223,7 @@ def test_what_a_killed_guard_guarded_is_ended(sandbox: RestrictedSandbox) -> Non
     os.kill(guard(session), signal.SIGKILL)
     wait_until(lambda: not alive(daemon))
     session.close()
-    wait_until(lambda: list(folder(sandbox).iterdir()) == [])
+    wait_until(lambda: files(sandbox) == [])
 
 
 def test_a_guard_killed_during_a_call_is_our_failure(sandbox: RestrictedSandbox) -> None:
@@ -317,7 +331,7 @@ def test_a_closed_session_leaves_neither_processes_nor_files(sandbox: Restricted
     assert daemon in {each.pid for each in left}
     session.close()
     wait_until(lambda: not any(alive(each.pid) for each in left))
-    wait_until(lambda: list(folder(sandbox).iterdir()) == [])
+    wait_until(lambda: files(sandbox) == [])
 
 
 def test_fifty_sessions_leave_no_process_no_file_and_no_descriptor(sandbox: RestrictedSandbox) -> None:
@@ -331,5 +345,131 @@ def test_fifty_sessions_leave_no_process_no_file_and_no_descriptor(sandbox: Rest
     descriptors = len(os.listdir("/proc/self/fd"))
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(one, range(50))) == [str(number + 1) for number in range(50)]
-    wait_until(lambda: zygote(sandbox).children() == [] and list(folder(sandbox).iterdir()) == [])
+    wait_until(lambda: zygote(sandbox).children() == [] and files(sandbox) == [])
     assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for the sessions' folders of sandboxes that start from now on, which any user may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o711)
+        monkeypatch.setenv("TMPDIR", name)
+        yield Path(name)
+
+
+# Says its zygote's number, then waits to be killed.
+HOST = """
+import signal
+from agentdistill.tools.sandbox.restricted import RestrictedSandbox
+sandbox = RestrictedSandbox()
+session = sandbox.open()
+session.run("open('file', 'w').write('x')")
+print(sandbox._zygote.pid, flush=True)
+signal.pause()
+"""
+
+
+def test_what_a_host_and_a_zygote_killed_together_left_is_swept_at_the_next_start(temporary: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE) as host:
+        assert host.stdout is not None
+        family = psutil.Process(int(host.stdout.readline()))
+        below = [family, *family.children(recursive=True)]
+        for pid in (host.pid, family.pid):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(alive(each.pid) for each in below))
+    (left,) = temporary.iterdir()
+    sandbox = RestrictedSandbox()
+    try:
+        assert list(temporary.iterdir()) == [folder(sandbox)] != [left]
+    finally:
+        sandbox.close()
+    assert list(temporary.iterdir()) == []
+
+
+def test_folders_of_sandboxes_that_live_are_not_swept(temporary: Path) -> None:
+    sandboxes = [RestrictedSandbox(LIMITS) for _ in range(2)]
+    os.utime(folder(sandboxes[0]), (0, 0))
+    sandboxes.append(RestrictedSandbox(LIMITS))
+    assert set(temporary.iterdir()) == {folder(each) for each in sandboxes}
+    session = sandboxes[0].open()
+    assert session.run("open('file', 'w').write('x')").value == "1"
+    for each in sandboxes:
+        each.close()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_folder_is_held_while_a_guard_lives_and_by_nothing_of_its_session(temporary: Path) -> None:
+    sandbox = RestrictedSandbox(LIMITS)
+    session = sandbox.open()
+    daemon = int(session.run(DAEMON).value)
+    process, pid, path = zygote(sandbox), guard(session), folder(sandbox) / "lock"
+
+    def held() -> bool:
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    try:
+        os.kill(pid, signal.SIGSTOP)  # or it would see that its zygote is gone
+        process.kill()
+        wait_until(lambda: not alive(process.pid))
+        assert held()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not alive(pid))
+        assert alive(daemon)
+        assert not held()
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+        sandbox.close()
+
+
+def test_what_is_not_known_to_be_dead_is_not_swept(tmp_path: Path) -> None:
+    def made(name: str, *, days: float = 0, locked: bool = False, owner: int = -1) -> Path:
+        path = tmp_path / name
+        (path / "1").mkdir(parents=True)
+        if locked:
+            (path / "lock").touch()
+        os.chown(path, owner, owner)
+        os.utime(path, (time.time() - days * 86_400,) * 2)
+        return path
+
+    before = "agentdistill-sessions-"
+    made(before + "ended", locked=True)
+    made(before + "without-a-lock", days=1.1)
+    link = tmp_path / f"{before}link"
+    link.symlink_to(made("target", days=2))
+    stays = {link, tmp_path / "target", made(before + "young", days=0.9), made("another", days=2, locked=True)}
+    if os.geteuid() == 0:
+        stays |= {made(before + "others", days=2, owner=12345), made(before + "others-ended", locked=True, owner=12345)}
+    restricted_zygote.sweep(str(tmp_path))
+    assert set(tmp_path.iterdir()) == stays
+    assert (tmp_path / "target" / "1").exists()
+
+
+def test_a_locked_folder_is_swept_only_once_its_lock_is_free(tmp_path: Path) -> None:
+    root = tmp_path / "agentdistill-sessions-x"
+    root.mkdir()
+    (root / "file").touch()
+    reading, writing = os.pipe()
+    said, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        restricted_zygote.lock(str(root))
+        os.write(say, b"x")
+        os.read(reading, 1)
+        os._exit(0)
+    os.read(said, 1)
+    os.utime(root, (0, 0))
+    restricted_zygote.sweep(str(tmp_path))
+    assert {each.name for each in root.iterdir()} == {"lock", "file"}
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    restricted_zygote.sweep(str(tmp_path))
+    assert not root.exists()
+    for each in (reading, writing, said, say):
+        os.close(each)

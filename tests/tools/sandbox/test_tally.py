@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import mmap
 import os
 import signal
 import subprocess
@@ -18,7 +20,11 @@ import pytest
 from agentdistill.tools.sandbox import tally
 
 MIB = 1 << 20
-LIMITS = {"disk_inodes": 50.0, "disk_bytes": 8.0 * MIB}
+LIMITS = {"disk_inodes": 50.0, "disk_bytes": 8.0 * MIB, "file_bytes": 9.0 * MIB}
+LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.mmap.restype = ctypes.c_void_p
+LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 # Starts two generations below it, says their numbers, and waits for the end of its stdin.
 FAMILY = """
 import os, sys, threading, time
@@ -77,6 +83,20 @@ def deep(tmp_path: Path) -> Iterator[Callable[[int, str], Path]]:
 
     yield made
     tally.empty(str(tmp_path))
+
+
+@pytest.fixture
+def map_page() -> Iterator[Callable[[int], None]]:
+    """Maps a descriptor's first page, without the descriptor that Python's own mmap keeps, until the test ends."""
+    mapped = []
+
+    def made(descriptor: int) -> None:
+        mapped.append(LIBC.mmap(None, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0))
+        assert mapped[-1] != ctypes.c_void_p(-1).value
+
+    yield made
+    for address in mapped:
+        LIBC.munmap(address, mmap.PAGESIZE)
 
 
 def excess(folder: Path, *pids: int, **limits: float) -> str:
@@ -184,6 +204,135 @@ def test_open_files_with_a_name_are_not_counted_twice(tmp_path: Path, fill: Call
         assert excess(tmp_path, os.getpid()) == ""
 
 
+TOO_LARGE = "its files hold more than 8 MiB"
+
+
+@pytest.mark.parametrize("name", ["plain", "two\nlines", "re\rturn", "a (deleted)", "spaces  in it ", "d/" + "x" * 255])
+def test_deleted_files_count_while_they_are_mapped(
+    tmp_path: Path, fill: Callable[..., Path], map_page: Callable[[int], None], name: str
+) -> None:
+    path = fill(name, 9)
+    with path.open("rb") as file:
+        map_page(file.fileno())
+    path.unlink()
+    assert excess(tmp_path, os.getpid()) == TOO_LARGE
+    assert excess(tmp_path) == ""  # of no process of the session
+
+
+def test_mapped_memory_files_count(tmp_path: Path, map_page: Callable[[int], None]) -> None:
+    descriptor = os.memfd_create("m")
+    os.write(descriptor, b"x" * 9 * MIB)
+    map_page(descriptor)
+    os.close(descriptor)
+    assert excess(tmp_path, os.getpid()) == TOO_LARGE
+
+
+def test_mapped_files_elsewhere_do_not_count(
+    tmp_path: Path, fill: Callable[..., Path], map_page: Callable[[int], None]
+) -> None:
+    path = fill("session2/file", 9)
+    with path.open("rb") as file:
+        map_page(file.fileno())
+    path.unlink()
+    (tmp_path / "session").mkdir()
+    assert excess(tmp_path / "session", os.getpid()) == ""
+
+
+def test_a_nameless_file_counts_once_however_often_it_is_mapped_and_open(
+    tmp_path: Path, fill: Callable[..., Path], map_page: Callable[[int], None]
+) -> None:
+    path = fill("file", 5)
+    with path.open("rb") as file:
+        path.unlink()
+        for _ in range(3):
+            map_page(file.fileno())
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(600)
+            os._exit(0)
+        assert excess(tmp_path, os.getpid(), pid, file_bytes=5 * MIB) == ""
+    assert excess(tmp_path, os.getpid(), pid, file_bytes=5 * MIB) == ""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_a_mapped_file_that_has_another_name_is_not_counted_twice(
+    tmp_path: Path, fill: Callable[..., Path], map_page: Callable[[int], None]
+) -> None:
+    path = fill("file", 5)
+    other = tmp_path / "other"
+    os.link(path, other)
+    with other.open("rb") as file:
+        map_page(file.fileno())
+    other.unlink()
+    assert excess(tmp_path, os.getpid()) == ""
+
+
+def test_a_file_whose_size_does_not_show_is_taken_for_the_largest_allowed(tmp_path: Path, fill: Callable[..., Path]) -> None:
+    line = f"7f0000000000-7f0000001000 r--s 00000000 08:01 77                 {tmp_path}/f (deleted)\n".encode()
+    mapped: dict[tuple[bool, int], int] = {}
+    tally._add_mapped(os.getpid(), line, os.fsencode(tmp_path) + b"/", 123, mapped)
+    assert mapped == {(False, 77): 123}
+
+
+def test_mappings_too_many_to_read_are_an_excess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(Path("/proc/self/maps").read_bytes())
+    assert size > 4096  # more than one read gives
+    monkeypatch.setattr(tally, "_MAPS_BYTES", size * 3)
+    assert excess(tmp_path, os.getpid()) == ""
+    monkeypatch.setattr(tally, "_MAPS_BYTES", size // 2)
+    assert "of mappings" in excess(tmp_path, os.getpid())
+
+
+def test_deleted_files_count_that_only_one_thread_has_open(tmp_path: Path) -> None:
+    ready, over = threading.Event(), threading.Event()
+    unshared = []
+
+    def hold() -> None:
+        unshared.append(LIBC.unshare(0x400))  # CLONE_FILES: a descriptor table of its own
+        with tempfile.TemporaryFile(dir=tmp_path) as file:
+            file.write(b"x" * 9 * MIB)
+            file.flush()
+            ready.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        ready.wait()
+        assert unshared == [0]
+        assert excess(tmp_path, os.getpid()) == TOO_LARGE
+    finally:
+        over.set()
+        thread.join()
+    assert excess(tmp_path, os.getpid()) == ""
+
+
+# Its first thread ends, after which neither its maps nor its descriptors show under the process's own number.
+HEADLESS = """
+import ctypes, os, sys, threading, time
+libc = ctypes.CDLL(None)
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+descriptor = os.open(sys.argv[1], os.O_RDONLY)
+libc.mmap(None, 4096, 1, 1, descriptor, 0)
+os.close(descriptor)
+os.unlink(sys.argv[1])
+threading.Thread(target=time.sleep, args=(600,)).start()
+libc.syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)
+"""
+
+
+def test_mapped_files_count_of_a_process_whose_first_thread_ended(tmp_path: Path, fill: Callable[..., Path]) -> None:
+    with subprocess.Popen([sys.executable, "-c", HEADLESS, fill("file", 9)]) as process:
+        try:
+            while tally.fields(process.pid)[0] != b"Z":
+                time.sleep(0.01)
+            assert list(tmp_path.iterdir()) == []
+            assert excess(tmp_path, process.pid) == TOO_LARGE
+        finally:
+            process.kill()
+
+
 def test_processes_that_are_gone_and_folders_that_are_not_there_hold_nothing(tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/true"]) as gone:
         gone.wait()
@@ -241,6 +390,17 @@ def test_removing_a_folder_does_not_touch_what_its_links_point_to(tmp_path: Path
     tally.remove(str(folder))
     assert kept.exists()
     assert not folder.exists()
+
+
+def test_opening_a_folder_to_its_owner_does_not_follow_a_link(tmp_path: Path) -> None:
+    inside, link = tmp_path / "inside", tmp_path / "link"
+    inside.mkdir(mode=0)
+    link.symlink_to(inside)
+    with pytest.raises(OSError, match="not supported"):
+        tally._open_to_owner(str(link))
+    assert inside.stat().st_mode & 0o777 == 0
+    tally._open_to_owner(str(inside))
+    assert inside.stat().st_mode & 0o777 == 0o700
 
 
 def test_emptying_a_folder_keeps_it(tmp_path: Path, fill: Callable[..., Path]) -> None:
