@@ -11,7 +11,7 @@ from agentdistill.envs.alfworld import engine, memo
 from agentdistill.envs.alfworld.engine import Engine, borrow
 from agentdistill.envs.alfworld.library import library
 from agentdistill.errors import UserError
-from benchmarks.alfworld import side_by_side
+from benchmarks.alfworld_engine import side_by_side
 from tests.needs import needs, needs_data
 
 UNSEEN = 20_000
