@@ -63,8 +63,9 @@ def _become_runner(source: str, limits: "dict[str, int]", seccomp: str, control:
     _set_dumpable(1)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # where memory is short, the kernel ends this process and not process 1
-    # Docker's own profile leaves open what a session here never needs, such as sockets to the hypervisor.
-    _module("seccomp", seccomp).install()
+    # Docker's own profile leaves open what a session here never needs, such as sockets to the hypervisor. No TCP either:
+    # not every kind of control group counts what its buffers hold.
+    _module("seccomp", seccomp).install(sockets=False)
     _module("runner", source).serve(CONTROL)
 
 

@@ -8,12 +8,10 @@ ends, the kernel kills whatever else is in its namespace. The standard library, 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import gc
 import os
 import select
 import signal
-import socket
 import struct
 import sys
 from typing import TypedDict
@@ -88,7 +86,6 @@ def _settle(uid: int, gid: int) -> None:
 
 def _first(order: Order, control: int, stdout: int, stderr: int, life: int) -> None:
     _mount(order)
-    _loopback_up()
     os.chdir(HOME)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which pid 1 ignores, as it does every signal without a handler
@@ -124,7 +121,9 @@ def _become_runner(order: Order, control: int, stdout: int, stderr: int) -> None
         )
         libc.prctl(4, 1, 0, 0, 0)  # its own files in /proc are its own
         _reseed()
-        seccomp.install()
+        os.environ["PWD"] = HOME  # bubblewrap leaves the host's
+        # What TCP holds in its buffers, even for the loopback device, is no process's memory.
+        seccomp.install(sockets=False)
         gc.enable()
         runner.serve(control)
     except BaseException as error:
@@ -160,12 +159,6 @@ def _mount(order: Order) -> None:
 def mount_proc() -> None:
     """A /proc of this pid namespace. A session can mount its own only where a whole one is seen."""
     _mount_one("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
-
-
-def _loopback_up() -> None:
-    """Servers and clients of one session can talk; there is nobody else."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        fcntl.ioctl(probe, 0x8914, struct.pack("16sH22x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
 
 
 def _drop_capabilities() -> None:

@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import time
+from dataclasses import replace
 
 from agentdistill.tools.sandbox import bwrap, procfs
 from agentdistill.tools.sandbox.base import Limits, SandboxError
@@ -29,6 +30,7 @@ PRELOAD = ("numpy", "sympy")
 ZYGOTE_SECONDS = 120.0  # to import PRELOAD, on a machine that is busy or has a cold cache
 _FATE_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("3i")
+_SOCKET_BYTES = 320 << 10  # what a socket of a pair can hold unread at most: 208 KiB (net.core.wmem_default) and one message
 
 
 class JailSandbox(HostedSandbox):
@@ -168,7 +170,10 @@ class _Jailed:
     def usage(self) -> Usage | None:
         """See `Interpreter.usage`."""
         self._hear(0)
-        return procfs.tree(self._pid, exact_above=self._memory) if self._life.fileno() >= 0 and self._status is None else None
+        if self._life.fileno() < 0 or self._status is not None:
+            return None
+        used = procfs.tree(self._pid, exact_above=self._memory)
+        return used and replace(used, memory_bytes=used.memory_bytes + _SOCKET_BYTES * _sockets(self._pid))
 
     def fate(self) -> Fate:
         """See `Interpreter.fate`."""
@@ -219,6 +224,15 @@ class _Jailed:
             message = b""
         self._status = int(message[1:]) if message[:1] == b"X" else _GONE
         return True
+
+
+def _sockets(pid: int) -> int:
+    """How many sockets there are in a process's network namespace, those that no descriptor names any more too."""
+    try:
+        with open(f"/proc/{pid}/net/sockstat", "rb") as file:
+            return int(file.readline().split()[2])  # "sockets: used 7"
+    except (OSError, ValueError, IndexError):  # it ended meanwhile
+        return 0
 
 
 _GONE = 1 << 16  # pid 1 ended without telling how the runner did

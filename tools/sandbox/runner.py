@@ -67,6 +67,7 @@ def serve(source: int, sink: int | None = None) -> None:
             sys.stdin, sys.stdout, sys.stderr = streams  # a call that replaced them, and failed, would mute all later ones
             answer = _run(payload, main.__dict__, f"<cell {number}>")
             _flush()
+            _insist_on_output()
             if os.getpid() != owner:  # source forked, and this is the child at the end of the source
                 os._exit(0)
             _send(sink, call, DONE, answer)
@@ -216,6 +217,16 @@ def _frames(link: TracebackType | None) -> "list[tuple[FrameType, int]]":
             del frames[: -2 * FRAMES]
         link = link.tb_next
     return frames[-FRAMES:]
+
+
+def _insist_on_output() -> None:
+    """Without stdout or stderr every later call would fail; the host starts another runner for one that ended.
+
+    Raises:
+        OSError: the source closed one of them.
+    """
+    for descriptor in (1, 2):
+        os.fstat(descriptor)
 
 
 def _flush() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 # name: (x86_64, aarch64); None where an architecture has no such call
 NUMBERS: dict[str, tuple[int | None, int | None]] = {
+    "io_setup": (206, 0), "fallocate": (285, 47), "setsockopt": (54, 208),
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "socketpair": (53, 199),
     "clone": (56, 220), "kill": (62, 129), "fcntl": (72, 25), "ioctl": (16, 29), "sendmsg": (46, 211),
     "sendmmsg": (307, 269), "prctl": (157, 167), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195),
@@ -49,7 +50,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
 }  # fmt: skip
 
 # What no program that computes needs: other namespaces, other processes' memory, the kernel's wide side doors, and memory that
-# neither RLIMIT_AS nor resident size counts (memfd, System V segments and queues).
+# neither RLIMIT_AS nor resident size counts (memfd, System V segments and queues, watches and their events).
 _KERNEL = (
     "unshare setns mount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig fsmount fspick "
     "mount_setattr statmount listmount ptrace process_vm_readv process_vm_writev process_madvise process_mrelease kcmp "
@@ -58,15 +59,15 @@ _KERNEL = (
     "finit_module delete_module swapon swapoff reboot quotactl quotactl_fd acct syslog settimeofday clock_settime "
     "adjtimex clock_adjtime sethostname setdomainname vhangup personality lookup_dcookie nfsservctl iopl ioperm "
     "modify_ldt uselib _sysctl memfd_create memfd_secret shmget shmat shmctl semget semop semctl semtimedop msgget msgsnd "
-    "msgrcv msgctl mq_open mq_unlink"
+    "msgrcv msgctl mq_open mq_unlink inotify_init inotify_init1"
 )
 KERNEL = frozenset(_KERNEL.split())
 # More, where a session sees the host's processes and files because it has no namespaces of its own: Landlock does not judge
-# owners, attributes and watches, a process may tune every other of its user, and a file may hide from the disk's watch in a
-# message that is not yet received.
+# owners and attributes, a process may tune every other of its user, a file may hide from the disk's watch in a message that is
+# not yet received, and rings for asynchronous reads are counted for the whole machine.
 _SHARED_HOST = (
     "chown fchown lchown fchownat setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr "
-    "removexattrat file_setattr inotify_init inotify_init1 setpriority ioprio_set sched_setparam sched_setscheduler "
+    "removexattrat file_setattr io_setup setpriority ioprio_set sched_setparam sched_setscheduler "
     "sched_setattr sched_setaffinity sendmsg sendmmsg"
 )
 SHARED_HOST = frozenset(_SHARED_HOST.split())
@@ -77,6 +78,8 @@ _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _SOCK_STREAM, _SOCK_SEQPACKET = 1, 5
 # Namespaces, and CLONE_PARENT, by which a child would be its grandparent's.
 _CLONE_FLAGS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00008000
+_CLONE_FILES, _CLONE_THREAD = 0x00000400, 0x00010000
+_BUFFER_OPTIONS = (7, 32)  # SO_SNDBUF, SO_SNDBUFFORCE
 _IOCTLS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into a terminal
 _OWNER_IOCTLS = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP: signals to another process
 _OWNER_FCNTLS = (8, 15)  # F_SETOWN, F_SETOWN_EX
@@ -159,7 +162,8 @@ def program(
 
     Args:
         deny: system calls that answer EPERM, by their names in `NUMBERS`.
-        sockets: allow sockets of AF_UNIX and AF_INET(6); otherwise connected AF_UNIX pairs only.
+        sockets: allow sockets of AF_UNIX and AF_INET(6); otherwise connected AF_UNIX pairs only, whose buffers stay as
+            large as the kernel makes them.
         shared_host: the process shares pids and files with the host; refuse what reaches over to them.
         signals_to: the only process, besides the sender's own group, that may be signalled.
         machine: as `os.uname().machine`, which is the default.
@@ -181,7 +185,7 @@ def program(
         made.test(_AT_LEAST, _X32_BIT, _ERRNO | errno.ENOSYS)
     # Its flags lie in memory, which a filter cannot read; libraries fall back to clone.
     made.refuse("clone3", errno.ENOSYS)
-    made.refuse_where("clone", 0, _ANY_BIT, [_CLONE_FLAGS])
+    _filter_clone(made)
     _filter_sockets(made, sockets)
     _filter_descriptors(made, shared_host, owners=signals_to is not None)
     # Another process's limits, which its user may lower: 0 is the caller.
@@ -192,11 +196,24 @@ def program(
         for name in _IGNORED:
             made.refuse(name, 0)
         _filter_touch(made)
+        # It takes a disk's worth in an instant. libc writes zeros instead, which takes as long as any other writing.
+        made.refuse("fallocate", errno.EOPNOTSUPP)
         made.refuse_where("prctl", 0, _EQUAL, [4])  # PR_SET_DUMPABLE: descriptors must stay countable
     for name in sorted({*deny, *(SHARED_HOST if shared_host else ())}):
         made.refuse(name, errno.EPERM)
     made.result(_ALLOW)
     return made.code
+
+
+def _filter_clone(made: _Program) -> None:
+    part = _Program(made.column)
+    part.load(_argument(0))
+    part.test(_ANY_BIT, _CLONE_FLAGS, _ERRNO | errno.EPERM)
+    # A thread with descriptors of its own would have them counted nowhere.
+    part.code.append((_AND, 0, 0, _CLONE_FILES | _CLONE_THREAD))
+    part.test(_EQUAL, _CLONE_THREAD, _ERRNO | errno.EPERM)
+    part.result(_ALLOW)
+    made.call("clone", part.code)
 
 
 def _filter_sockets(made: _Program, sockets: bool) -> None:
@@ -206,6 +223,7 @@ def _filter_sockets(made: _Program, sockets: bool) -> None:
     # A datagram socket of a pair could still send to any address; streams of a pair are connected for good.
     for name in ("socket", "connect", "bind", "listen"):
         made.refuse(name, errno.EPERM)
+    made.refuse_where("setsockopt", 2, _EQUAL, _BUFFER_OPTIONS)
     made.allow_only("socketpair", 1, (_SOCK_STREAM, _SOCK_SEQPACKET), mask=0xF)
 
 

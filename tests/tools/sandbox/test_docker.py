@@ -63,6 +63,13 @@ def test_numpy_and_sympy_are_in_the_image(sandbox: Any) -> None:
     session.close()
 
 
+def test_sockets_are_connected_pairs_and_event_loops_work(sandbox: Any) -> None:
+    session = sandbox.open()
+    assert session.run("import socket\nsocket.socket(socket.AF_INET)").error.startswith("PermissionError")
+    assert session.run("import asyncio; asyncio.run(asyncio.sleep(0, 'slept'))").value == "'slept'"
+    session.close()
+
+
 def test_a_dead_interpreter_is_replaced_and_its_end_is_named(sandbox: Any) -> None:
     session = sandbox.open()
     result = session.run("import os; os.kill(os.getpid(), 9)")

