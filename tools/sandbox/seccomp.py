@@ -17,7 +17,7 @@ from collections.abc import Iterable
 NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "io_setup": (206, 0), "fallocate": (285, 47), "setsockopt": (54, 208),
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "socketpair": (53, 199),
-    "clone": (56, 220), "kill": (62, 129), "fcntl": (72, 25), "ioctl": (16, 29), "sendmsg": (46, 211),
+    "mmap": (9, 222), "clone": (56, 220), "kill": (62, 129), "fcntl": (72, 25), "ioctl": (16, 29), "sendmsg": (46, 211),
     "sendmmsg": (307, 269), "prctl": (157, 167), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195),
     "semget": (64, 190), "semop": (65, 193), "semctl": (66, 191), "msgget": (68, 186), "msgsnd": (69, 189),
     "msgrcv": (70, 188), "msgctl": (71, 187), "truncate": (76, 45), "chmod": (90, None), "fchmod": (91, 52),
@@ -78,6 +78,7 @@ _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _SOCK_STREAM, _SOCK_SEQPACKET = 1, 5
 # Namespaces, and CLONE_PARENT, by which a child would be its grandparent's.
 _CLONE_FLAGS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00008000
+_SHARED_ANONYMOUS = 0x01 | 0x20  # MAP_SHARED (also a bit of MAP_SHARED_VALIDATE), MAP_ANONYMOUS
 _CLONE_FILES, _CLONE_THREAD = 0x00000400, 0x00010000
 _BUFFER_OPTIONS = (7, 32)  # SO_SNDBUF, SO_SNDBUFFORCE
 _IOCTLS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into a terminal
@@ -186,6 +187,7 @@ def program(
     # Its flags lie in memory, which a filter cannot read; libraries fall back to clone.
     made.refuse("clone3", errno.ENOSYS)
     _filter_clone(made)
+    _filter_mmap(made)
     _filter_sockets(made, sockets)
     _filter_descriptors(made, shared_host, owners=signals_to is not None)
     # Another process's limits, which its user may lower: 0 is the caller.
@@ -214,6 +216,16 @@ def _filter_clone(made: _Program) -> None:
     part.test(_EQUAL, _CLONE_THREAD, _ERRNO | errno.EPERM)
     part.result(_ALLOW)
     made.call("clone", part.code)
+
+
+def _filter_mmap(made: _Program) -> None:
+    """Memory that is shared and no file's stays while a single page of it is mapped, and only that page is resident."""
+    part = _Program(made.column)
+    part.load(_argument(3))
+    part.code.append((_AND, 0, 0, _SHARED_ANONYMOUS))
+    part.test(_EQUAL, _SHARED_ANONYMOUS, _ERRNO | errno.EPERM)
+    part.result(_ALLOW)
+    made.call("mmap", part.code)
 
 
 def _filter_sockets(made: _Program, sockets: bool) -> None:

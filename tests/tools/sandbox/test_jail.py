@@ -306,3 +306,11 @@ def test_a_call_is_repeated_when_its_fresh_session_is_ended_from_outside(jail):
         os.kill(session._interpreter._pid, signal.SIGKILL)
         assert running.result(timeout=20).value == "'done'"
     session.close()
+
+
+def test_memory_that_would_be_counted_nowhere_is_refused(session):
+    result = session.run("import mmap\nlen(mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))")
+    assert (result.status, result.value) == (Status.OK, "4096")
+    result = session.run("mmap.mmap(-1, 4096)")
+    assert result.status is Status.ERROR
+    assert "PermissionError" in result.error

@@ -216,6 +216,11 @@ class TestArguments:
             assert verdict(machine, "clone", flags | CLONE_FILES | high) == ALLOWED
         assert verdict(machine, "clone", CLONE_THREAD | high) == errno.EPERM
 
+    def test_shared_memory_that_is_no_files_is_refused(self, machine, high):
+        for flags in range(0x80):
+            right = errno.EPERM if flags & mmap.MAP_SHARED and flags & mmap.MAP_ANONYMOUS else ALLOWED
+            assert verdict(machine, "mmap", 0, 4096, 3, flags | high) == right, hex(flags)
+
     def test_buffers_of_pairs_are_not_made_larger_where_there_are_only_pairs(self, machine, high):
         for option in range(80):
             right = errno.EPERM if option in {socket.SO_SNDBUF, 32} else ALLOWED  # SO_SNDBUFFORCE
@@ -508,7 +513,12 @@ def test_owners_modes_times_and_flags_of_files_stay_on_a_shared_host(tmp_path):
 def test_the_32_bit_way_into_the_kernel_kills():
     def getpid():
         # mov eax, 20 (getpid of i386); int 0x80; ret
-        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        page = mmap.mmap(
+            -1,
+            mmap.PAGESIZE,
+            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+            prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+        )
         page.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         return ctypes.CFUNCTYPE(ctypes.c_int)(address)() == os.getpid()
