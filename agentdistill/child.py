@@ -13,8 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -39,22 +40,26 @@ def start(
     """
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     words = [sys.executable, "-P", "-c", code, str(link.fileno()), str(os.getpid()), *arguments]
+    return spawn(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | dict(variables or {}),
+        pass_fds=(link.fileno(),),
+        start_new_session=True,
+    )
+
+
+def spawn(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """`subprocess.Popen(words, **options)` for a child that asks for a signal when its parent ends.
+
+    Raises:
+        OSError: when no process can be started; RuntimeError while this interpreter is shutting down.
+    """
     # By a thread that lives as long as this process: Linux sends the parent-death signal when the thread that forked ends,
     # which may be long before.
-    return (
-        _spawner()
-        .submit(
-            subprocess.Popen,
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | dict(variables or {}),
-            pass_fds=(link.fileno(),),
-            start_new_session=True,
-        )
-        .result()
-    )
+    return _spawner().submit(lambda: subprocess.Popen[bytes](words, **options)).result()
 
 
 def end_with(parent: int) -> bool:

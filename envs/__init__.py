@@ -2,6 +2,7 @@
 
 from agentdistill.environment import needs_package, register
 from agentdistill.envs.data import needs_data
+from agentdistill.envs.java import needs_java
 from agentdistill.verbs import callable_as_verb
 
 _TEXTWORLD = needs_package("textworld", "pip install 'agentdistill[textworld]'")
@@ -16,6 +17,7 @@ _WEBSHOP = (
     needs_package("rapidfuzz", "pip install 'agentdistill[webshop]'"),
     needs_data("webshop"),
 )
+_SCIENCEWORLD = (needs_package("scienceworld", "pip install 'agentdistill[scienceworld]'"), needs_java)
 
 register("agentdistill/TextWorld-v0", "agentdistill.envs.textworld:TextWorldEnv", requires=_TEXTWORLD)
 register("agentdistill/Arithmetic-v0", "agentdistill.envs.arithmetic:ArithmeticEnv")
@@ -24,6 +26,7 @@ register("agentdistill/ALFWorld-v0", "agentdistill.envs.alfworld:ALFWorldEnv", r
 register("agentdistill/MathPython-v0", "agentdistill.envs.math:MathPythonEnv", requires=_MATH)
 register("agentdistill/Code-v0", "agentdistill.envs.code:CodeEnv", requires=needs_data("code"))
 register("agentdistill/WebShop-v0", "agentdistill.envs.webshop:WebShopEnv", requires=_WEBSHOP)
+register("agentdistill/ScienceWorld-v0", "agentdistill.envs.scienceworld:ScienceWorldEnv", requires=_SCIENCEWORLD)
 register("agentdistill/Tools-v0", "agentdistill.envs.tool:ToolEnv")
 
 callable_as_verb(__name__)
