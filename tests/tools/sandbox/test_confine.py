@@ -425,9 +425,9 @@ def test_a_child_that_says_so_dies_with_its_parent(killed, follows):
 def test_all_descriptors_but_the_named_are_closed(keep):
     def run():
         read, write = os.pipe()
-        os.dup2(write, 20)
         pid = os.fork()
         if pid == 0:
+            os.dup2(write, 20)  # here and not before: 20 may be a pipe of the parent's
             nothing = os.open("/dev/null", os.O_RDONLY)
             for descriptor in {*range(20), *range(21, 60), 200, 900} - {nothing}:
                 os.dup2(nothing, descriptor)
