@@ -1,7 +1,9 @@
 """A method is one choice on each axis of the same equation; presets are published combinations.
 
-A_t = kd_coef · w_t · (signal_t − baseline_t) + rl_coef · A_rl        (policy-gradient form)
-L   = Σ_t c_t · (ppo(A_t) + kd_coef · w_t · D_t)                      (D: the exact divergence, where one is set)
+A_t = kd_coef · g_t · w_t · (signal_t − baseline_t) + rl_coef · A_rl   (policy-gradient form)
+L   = Σ_t c_t · (ppo(A_t) + kd_coef · g_t · w_t · D_t)                 (D: the divergence, where one is set)
+
+`w` is the step weight, `g` the gate; `c` the aggregation's coefficients over the selected tokens.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ from agentdistill.signals.registry import (
     AGGREGATIONS,
     BASELINES,
     DIVERGENCES,
+    GATES,
+    RATIOS,
     RL_TERMS,
+    SELECTIONS,
     SIGNALS,
     STEP_WEIGHTS,
     Choice,
+    Measure,
     Registry,
     explain,
 )
@@ -35,8 +41,11 @@ from agentdistill.wording import no_truth_for_a_number, shown
 AXES: dict[str, Registry[Any]] = {
     "signal": SIGNALS,
     "baseline": BASELINES,
-    "rl": RL_TERMS,
+    "selection": SELECTIONS,
     "step_weight": STEP_WEIGHTS,
+    "gate": GATES,
+    "rl": RL_TERMS,
+    "ratio": RATIOS,
     "divergence": DIVERGENCES,
     "aggregation": AGGREGATIONS,
 }
@@ -50,10 +59,11 @@ class Streams:
 
     Attributes:
         advantage: `[n]` detached advantage of the policy-gradient surrogate.
-        kd_weight: `[n]` factor of the exact divergence, `kd_coef · w`.
-        mask: `[n]` tokens that carry loss.
+        kd_weight: `[n]` factor of the divergence, `kd_coef · g · w`.
+        mask: `[n]` tokens that carry loss: those the selection kept.
         coef: `[n]` aggregation coefficients; the loss is `Σ coef · loss_t`.
         step_weight: `[n]` the step weight `w` alone, for metrics.
+        anchor: `[n]` log-probability that the surrogate's ratio is taken against.
     """
 
     advantage: FloatArray
@@ -61,6 +71,7 @@ class Streams:
     mask: BoolArray
     coef: FloatArray
     step_weight: FloatArray
+    anchor: FloatArray
 
 
 def _named(name: str) -> Any:
@@ -74,9 +85,12 @@ class Method(BaseModel):
     Attributes:
         signal: per-token distillation signal of the policy-gradient form.
         baseline: control variate, subtracted from the signal.
-        rl: reward term.
+        selection: which tokens carry loss.
         step_weight: weight of each step; it multiplies the distillation term only.
-        divergence: full-vocabulary divergence, differentiated exactly, instead of a signal.
+        gate: a further factor of the distillation term, by token or episode.
+        rl: reward term.
+        ratio: what the surrogate's probability ratio is taken against.
+        divergence: differentiated through the student instead of a signal: over the full vocabulary, or of sampled tokens.
         aggregation: how per-token losses become one number.
         kd_coef, rl_coef: factors of the distillation and the reward term.
         clip_low, clip_high: how far the probability ratio may fall below and rise above 1.
@@ -89,8 +103,11 @@ class Method(BaseModel):
 
     signal: Choice[FloatArray] = _named("none")
     baseline: Choice[FloatArray] = _named("none")
-    rl: Choice[FloatArray] = _named("none")
+    selection: Choice[BoolArray] = _named("none")
     step_weight: Choice[FloatArray] = _named("none")
+    gate: Choice[FloatArray] = _named("none")
+    rl: Choice[FloatArray] = _named("none")
+    ratio: Choice[FloatArray] = _named("old")
     divergence: Choice[Any] = _named("none")
     aggregation: Choice[FloatArray] = _named("token-mean")
     kd_coef: float = Field(default=1.0, ge=0)
@@ -130,6 +147,11 @@ class Method(BaseModel):
                 f"method: step_weight '{self.step_weight.name}' weighs the distillation term and there is none; "
                 "set method.signal or method.divergence"
             )
+        if self.gate.name != "none" and not (signal or exact):
+            raise UserError(
+                f"method: gate '{self.gate.name}' opens and shuts the distillation term and there is none; "
+                "set method.signal or method.divergence"
+            )
         distils = (signal or exact) and self.kd_coef > 0
         if not distils and not (self.rl.name != "none" and self.rl_coef > 0):
             raise UserError(
@@ -139,8 +161,13 @@ class Method(BaseModel):
 
     @property
     def exact(self) -> bool:
-        """Whether distillation goes through an exact divergence."""
+        """Whether distillation goes through a divergence, exact over the vocabulary or of sampled tokens."""
         return self.divergence.name != "none"
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Columns that scoring has to fill from full distributions (see `Registry.register`)."""
+        return {name: measure for axis in AXES for name, measure in getattr(self, axis).measures.items()}
 
     @property
     def needs(self) -> frozenset[str]:
@@ -181,16 +208,18 @@ class Method(BaseModel):
         Raises:
             UserError: for a missing column, or a choice whose values are not finite, one a row, on tokens with loss.
         """
-        mask = table.mask
         weight = self._column("step_weight", table)
+        factor = self.kd_coef * self._column("gate", table) * weight
         term = self._column("signal", table) - self._column("baseline", table)
-        advantage = self.kd_coef * weight * term + self.rl_coef * self._column("rl", table)
+        advantage = factor * term + self.rl_coef * self._column("rl", table)
+        mask = table.mask & np.asarray(self.selection(table, table.mask), dtype=bool)
         return Streams(
-            advantage=advantage,
-            kd_weight=self.kd_coef * weight,
+            advantage=np.where(mask, advantage, 0.0),
+            kd_weight=np.where(mask, factor, 0.0),
             mask=mask,
             coef=self.aggregation(table, mask),
             step_weight=weight,
+            anchor=self._column("ratio", table),
         )
 
     def surrogate(self, logprob: Tensor, old_logprob: Tensor, advantage: Tensor) -> Tensor:

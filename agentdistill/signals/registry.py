@@ -18,16 +18,21 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
+from torch import Tensor
 
 from agentdistill.errors import UserError, nearest
-from agentdistill.trajectory import FloatArray
+from agentdistill.trajectory import BoolArray, FloatArray
 from agentdistill.wording import no_truth_for_a_number, place, sentence, shown
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
-CAPABILITIES = frozenset({"teacher", "distribution", "rewards"})
-"""What a method may need: sampled log T, full-vocabulary divergences at each position, episode rewards and groups."""
+CAPABILITIES = frozenset({"teacher", "distribution", "rewards", "reference", "reference-distribution", "ids"})
+"""What a method may need: sampled log T, the teacher's full distributions, episode rewards and groups, sampled log R of a
+reference model, its full distributions, the sampled ids (for a divergence; see `DIVERGENCES`)."""
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""What is measured where both full distributions exist: log-probs of student and teacher `[m, V]` → `[m]`, a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Choice(Generic[R]):
         name: the registered name.
         params: every setting, defaults included.
         needs: the capabilities it asks for, from `CAPABILITIES`.
+        measures: columns beside `rkl` that scoring has to fill from full distributions, under these settings.
     """
 
     kind: str
@@ -46,6 +52,7 @@ class Choice(Generic[R]):
     params: dict[str, Any]
     needs: frozenset[str]
     function: Callable[..., R] = field(repr=False)
+    measures: Mapping[str, Measure] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, *data: Any) -> R:
         """The function's result on `data`, under these settings."""
@@ -62,6 +69,7 @@ class _Entry(Generic[R]):
     function: Callable[..., R]
     needs: frozenset[str]
     model: type[BaseModel]
+    measures: Callable[..., Mapping[str, Measure]] | None
 
 
 class Registry(Generic[R]):
@@ -77,8 +85,15 @@ class Registry(Generic[R]):
         self._home = home
         self._entries: dict[str, _Entry[R]] = {}
 
-    def register(self, name: str, *, needs: Iterable[str] = ()) -> Callable[[F], F]:
+    def register(
+        self, name: str, *, needs: Iterable[str] = (), measures: Callable[..., Mapping[str, Measure]] | None = None
+    ) -> Callable[[F], F]:
         """Decorator that adds a function or class under `name`.
+
+        Args:
+            needs: capabilities, from `CAPABILITIES`.
+            measures: takes the entry's settings by keyword and gives the columns that the entry reads from the table
+                and that scoring must compute from full distributions, by name.
 
         Raises:
             UserError: when `name` is taken by another function or a capability is unknown. The same function defined
@@ -92,7 +107,7 @@ class Registry(Generic[R]):
             taken = self._entries.get(name)
             if taken and _identity(taken.function) != _identity(function):
                 raise UserError(f"{self.kind} '{name}' is already registered by {_identity(taken.function)}")
-            self._entries[name] = _Entry(function, wanted, _settings_model(function, f"{self.kind} '{name}'"))
+            self._entries[name] = _Entry(function, wanted, _settings_model(function, f"{self.kind} '{name}'"), measures)
             return function
 
         return add
@@ -131,7 +146,8 @@ class Registry(Generic[R]):
         except ValidationError as error:
             raise UserError(explain(error, f"{self.kind} '{name}'", entry.model.model_fields)) from error
         params = {key: getattr(filled, key) for key in entry.model.model_fields}
-        return Choice(self.kind, name, params, entry.needs, entry.function)
+        measures = entry.measures(**params) if entry.measures else {}
+        return Choice(self.kind, name, params, entry.needs, entry.function, measures)
 
     def _load_home(self) -> None:
         if self._home:
@@ -173,11 +189,16 @@ def _settings_model(function: Callable[..., Any], owner: str) -> type[BaseModel]
     return create_model("Settings", __config__=config, __validators__=checks, **fields)
 
 
-# The axes of "the one equation" (methods.md). Every function takes a TokenTable first, except the divergences, which
-# take two tensors, and returns one value a row.
+# The axes of "the one equation" (methods.md). Every function takes a TokenTable first (selections and aggregations also
+# the mask) and returns one value a row. Divergences take log-probs of student and teacher instead: `[n, V]` where they
+# need `distribution`, else those of the sampled tokens, `[n]`; then the reference's `[n, V]` and the ids `[n]`, where
+# they need those.
 SIGNALS: Registry[FloatArray] = Registry("signal", "agentdistill.signals.opd")
 BASELINES: Registry[FloatArray] = Registry("baseline", "agentdistill.signals.opd")
-RL_TERMS: Registry[FloatArray] = Registry("rl", "agentdistill.signals.grpo")
+SELECTIONS: Registry[BoolArray] = Registry("selection", "agentdistill.signals.selection")
 STEP_WEIGHTS: Registry[FloatArray] = Registry("step_weight", "agentdistill.curricula")
-AGGREGATIONS: Registry[FloatArray] = Registry("aggregation", "agentdistill.signals.aggregate")
+GATES: Registry[FloatArray] = Registry("gate", "agentdistill.signals.gate")
+RL_TERMS: Registry[FloatArray] = Registry("rl", "agentdistill.signals.grpo")
+RATIOS: Registry[FloatArray] = Registry("ratio", "agentdistill.signals.ratio")
 DIVERGENCES: Registry[Any] = Registry("divergence", "agentdistill.signals.divergence")
+AGGREGATIONS: Registry[FloatArray] = Registry("aggregation", "agentdistill.signals.aggregate")

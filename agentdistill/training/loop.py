@@ -112,7 +112,9 @@ def _iteration(
         faults = env_failures(played)
         raise UserError(f"iteration {iteration} gave no trainable episode" + (f": {faults[0]}" if faults else ""))
     rolled = time.perf_counter()
-    scored = score(roles.student, roles.teacher, rows, config.train.token_budget, config.train.old_logprobs)
+    scored = score(
+        roles.student, roles.teacher, rows, config.train.token_budget, config.train.old_logprobs, roles.method.measures
+    )
     scored_at = time.perf_counter()
     streams = roles.method.apply(scored.table)
     record: dict[str, Any] = _update(config, roles, optimizer, scored, streams, iteration)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from agentdistill.policies.base import ScoreRequest, TeacherScorer, TeacherScore
 from agentdistill.policies.model import CausalLM, chunk_rows, pad_right, token_budget_batches
 from agentdistill.signals import TokenTable
 from agentdistill.signals.divergence import reverse_kl
+from agentdistill.signals.registry import Measure
 from agentdistill.trajectory import FloatArray, IntArray, Scores, StopReason, Trajectory
 
 
@@ -50,7 +51,12 @@ def trainable(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
 
 
 def score(
-    student: CausalLM, teacher: TeacherScorer | None, trajectories: Sequence[Trajectory], budget: int, old: str = "trainer"
+    student: CausalLM,
+    teacher: TeacherScorer | None,
+    trajectories: Sequence[Trajectory],
+    budget: int,
+    old: str = "trainer",
+    measures: Mapping[str, Measure] | None = None,
 ) -> Scored:
     """Score a batch and put the teacher's scores beside each trajectory, under the teacher's name.
 
@@ -60,16 +66,19 @@ def score(
         trajectories: `trainable` ones.
         budget: rows × longest in one pass, in tokens.
         old: `trainer` recomputes the student's log-probs here; `sampler` takes the stored ones.
+        measures: what the method reads beside `rkl`, computed wherever the teacher gives distributions.
     """
     columns, sequences = _columns(trajectories)
     answers = teacher.score([s.teacher for s in sequences]) if teacher is not None else None
     n = len(columns["trajectory"])
-    fresh: dict[str, FloatArray] = {name: np.full(n, np.nan) for name in ("logprob", "entropy", "teacher", "rkl")}
     exact = teacher is not None and "distribution" in teacher.capabilities
+    measured = {"rkl": reverse_kl, **(measures or {})} if exact else {}
+    names = ("logprob", "entropy", "teacher", *measured)
+    fresh: dict[str, FloatArray] = {name: np.full(n, np.nan) for name in names}
     for i, sequence in enumerate(sequences):
         if answers is not None:
             fresh["teacher"][sequence.rows] = answers[i].logprobs.double().cpu().numpy()
-    _student_pass(student, sequences, answers if exact else None, budget, fresh)
+    _student_pass(student, sequences, answers if exact else None, budget, measured, fresh)
     columns["sampler"] = columns.pop("logprobs_t1")
     columns["logprob"] = columns["sampler"] if old == "sampler" else fresh["logprob"]
     columns["entropy"] = fresh["entropy"]
@@ -77,8 +86,7 @@ def score(
     if teacher is not None:
         columns["teacher"] = fresh["teacher"]
         _attach(trajectories, columns, teacher.name, answers, sequences)
-    if exact:
-        columns["rkl"] = fresh["rkl"]
+    columns |= {name: fresh[name] for name in measured}
     return Scored(TokenTable(columns), sequences, answers)
 
 
@@ -122,9 +130,10 @@ def _student_pass(
     sequences: Sequence[Segment],
     answers: Sequence[TeacherScores] | None,
     budget: int,
+    measured: Mapping[str, Measure],
     out: dict[str, FloatArray],
 ) -> None:
-    """Fill `logprob`, `entropy` and, against the teacher's distributions, `rkl`."""
+    """Fill `logprob`, `entropy` and, against the teacher's distributions, what is measured."""
     student.model.train(False)
     size = chunk_rows(student.vocab_size)
     for batch in token_budget_batches([len(s.ids) for s in sequences], budget):
@@ -142,7 +151,8 @@ def _student_pass(
                 distribution = answers[i].distribution if answers is not None else None
                 if distribution is not None:
                     ours, theirs = common_vocabulary(logprobs, distribution.logprobs(part).to(logprobs.device))
-                    out["rkl"][rows] = reverse_kl(ours, theirs).double().cpu().numpy()
+                    for name, measure in measured.items():
+                        out[name][rows] = measure(ours, theirs).double().cpu().numpy()
 
 
 def common_vocabulary(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -135,7 +135,7 @@ def _tokens(
 
     return _Tokens(
         ids=torch.as_tensor(np.array([segment.ids[segment.targets[token]] for segment, token in owners]), device=device),
-        old=column(scored.table["logprob"]),
+        old=column(streams.anchor),
         advantage=column(streams.advantage),
         kd_weight=column(streams.kd_weight),
         coef=column(coef),
