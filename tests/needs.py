@@ -23,6 +23,29 @@ def needs_data(folder: str) -> Path:
     return path
 
 
+def needs_alfworld() -> Path:
+    """ALFWorld's engine, its planner and its games; the folder of the games."""
+    needs("alfworld", "pip install 'agentdistill[alfworld]'")
+    needs("fast_downward", "pip install 'agentdistill[alfworld]'")
+    return needs_data("alfworld")
+
+
+def needs_webshop() -> Path:
+    """WebShop's packages and its 1,000 products; their folder."""
+    needs("nltk", "pip install 'agentdistill[webshop]'")
+    needs("rapidfuzz", "pip install 'agentdistill[webshop]'")
+    return needs_data("webshop")
+
+
+def needs_scienceworld() -> None:
+    """ScienceWorld's package, and Java."""
+    from agentdistill.envs.java import needs_java
+
+    needs("scienceworld", "pip install 'agentdistill[scienceworld]'")
+    if what := needs_java():
+        missing(f"ScienceWorld {what}")
+
+
 def missing(what: str) -> None:
     """Skip the test by name, or fail in CI."""
     if os.environ.get("CI"):

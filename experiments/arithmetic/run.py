@@ -9,33 +9,27 @@ nothing else.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from agentdistill.report.data import load_run
 from agentdistill.training.evaluate import across_seeds, wilson
 
 HERE = Path(__file__).parent
 LABELS = {"before": "student before", "after": "student after", "teacher": "teacher"}
 
 
-def records(run: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
-
-
 def reported(run: Path, label: str) -> tuple[int, int]:
     """Questions of the test split that were answered right, and how many there were."""
-    found = next(record for record in records(run, "eval") if record["label"] == label)
+    found = load_run(run).evaluations(label)[0]
     return round(found["success"] * found["n"]), found["n"]
 
 
@@ -53,7 +47,7 @@ def table(runs: Sequence[tuple[int, Path]]) -> str:
     head = "| seed | " + " | ".join(LABELS.values()) + " | student tokens |"
     lines = [head, "|" + "---|" * (len(LABELS) + 2)]
     for seed, run in runs:
-        tokens = sum(record["action_tokens"] for record in records(run, "iteration"))
+        tokens = sum(record["action_tokens"] for record in load_run(run).iterations)
         cells = [percent(*reported(run, label)) for label in LABELS]
         lines.append(f"| {seed} | {' | '.join(cells)} | {tokens / 1000:.0f}k |")
     if len(runs) > 1:
@@ -70,12 +64,12 @@ def figure(runs: Sequence[tuple[int, Path]], path: Path) -> None:
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.6), constrained_layout=True)
     for index, (seed, run) in enumerate(runs):
         colour = plt.get_cmap("tab10")(index)
-        during = [record for record in records(run, "eval") if record["label"] == "during"]
+        during = load_run(run).evaluations("during")
         left.plot(
             [record["iteration"] for record in during], [100 * record["success"] for record in during],
             "o-", ms=3, color=colour, label=f"seed {seed}",
         )  # fmt: skip
-        kl = [record["kl"] for record in records(run, "iteration")]
+        kl = [record["kl"] for record in load_run(run).iterations]
         right.plot(range(1, len(kl) + 1), kl, color=colour, lw=0.9)
     left.set(xlabel="iteration", ylabel="success on validation questions, T = 1 (%)", ylim=(0, 100))
     left.legend(frameon=False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 
@@ -13,6 +11,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from agentdistill.report.data import load_run
 from agentdistill.store import Store
 from agentdistill.training.evaluate import across_seeds
 
@@ -25,11 +24,6 @@ METHODS = {
     "sod_median": "SOD (reference: median)",
     "sod_tcod": "SOD + TCOD F2B",
 }
-
-
-def records(run: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [r for r in map(json.loads, lines) if r["kind"] == kind]
 
 
 def wins(run: Path, label: str) -> dict[int, bool]:
@@ -56,7 +50,7 @@ def minus(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def row(runs: Path, method: str, seeds: Sequence[int]) -> str:
-    its = [records(runs / f"seed-{s}" / method, "iteration") for s in seeds]
+    its = [load_run(runs / f"seed-{s}" / method).iterations for s in seeds]
     tokens = np.mean([sum(r["action_tokens"] for r in run) for run in its])
     kl = np.mean([np.mean([r["kl"] for r in run[-10:]]) for run in its])
     small = np.mean([r["weight_small_share"] for run in its for r in run])
@@ -79,7 +73,7 @@ def mean_weights(runs: Path, method: str, seeds: Sequence[int]) -> str:
     """Mean SOD weight of steps 1 to 12 over all iterations."""
     rows = []
     for seed in seeds:
-        for record in records(runs / f"seed-{seed}" / method, "iteration"):
+        for record in load_run(runs / f"seed-{seed}" / method).iterations:
             values = [np.nan if v is None else v for v in record["weight_by_step"]][:12]
             rows.append(values + [np.nan] * (12 - len(values)))
     return " ".join(f"{v:.2f}" for v in np.nanmean(np.array(rows, dtype=float), axis=0))
@@ -89,7 +83,7 @@ def kl_by_turn(runs: Path, method: str, seeds: Sequence[int], part: slice) -> np
     """Token-weighted mean KL in nats at each turn (20) over some iterations of all seeds; NaN below 50 tokens."""
     total, count = np.zeros(20), np.zeros(20)
     for seed in seeds:
-        for record in records(runs / f"seed-{seed}" / method, "iteration")[part]:
+        for record in load_run(runs / f"seed-{seed}" / method).iterations[part]:
             for turn, (value, n) in enumerate(zip(record["kl_by_turn"], record["tokens_by_turn"], strict=True)):
                 if value is not None and turn < 20:
                     total[turn] += value * n
@@ -104,9 +98,8 @@ def figure(runs: Path, methods: Sequence[str], seeds: Sequence[int], path: Path)
     for i, method in enumerate(methods):
         points: dict[int, list[float]] = {}
         for seed in seeds:
-            for record in records(runs / f"seed-{seed}" / method, "eval"):
-                if record["label"] == "during":
-                    points.setdefault(record["iteration"], []).append(record["success"])
+            for record in load_run(runs / f"seed-{seed}" / method).evaluations("during"):
+                points.setdefault(record["iteration"], []).append(record["success"])
         xs = sorted(points)
         mean = np.array([100 * np.mean(points[x]) for x in xs])
         left.plot(xs, mean, "o-", ms=3, color=colours(i), label=METHODS[method])

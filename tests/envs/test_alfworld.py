@@ -14,16 +14,14 @@ from agentdistill.envs.alfworld.library import library
 from agentdistill.envs.alfworld.official import write_games
 from agentdistill.envs.alfworld.prompts import INSTRUCTIONS, command_of
 from agentdistill.errors import UserError
-from tests.needs import needs, needs_data
+from tests.needs import needs_alfworld
 
 UNSEEN = 20_000
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _real_parts() -> None:
-    needs("alfworld", "pip install 'agentdistill[alfworld]'")
-    needs("fast_downward", "pip install 'agentdistill[alfworld]'")
-    needs_data("alfworld")
+    needs_alfworld()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from agentdistill.envs.alfworld.engine import Engine, borrow
 from agentdistill.envs.alfworld.library import library
 from agentdistill.errors import UserError
 from benchmarks.alfworld_engine import side_by_side
-from tests.needs import needs, needs_data
+from tests.needs import needs_alfworld
 
 UNSEEN = 20_000
 PLAY = """
@@ -31,9 +31,7 @@ print(said.hexdigest())
 
 @pytest.fixture(scope="module", autouse=True)
 def _real_parts() -> None:
-    needs("alfworld", "pip install 'agentdistill[alfworld]'")
-    needs("fast_downward", "pip install 'agentdistill[alfworld]'")
-    needs_data("alfworld")
+    needs_alfworld()
 
 
 @pytest.fixture

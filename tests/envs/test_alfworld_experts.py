@@ -8,16 +8,14 @@ import pytest
 from agentdistill.envs.alfworld.env import ALFWorldEnv
 from agentdistill.envs.alfworld.prompts import command_of
 from agentdistill.pool import EnvPool
-from tests.needs import needs, needs_data
+from tests.needs import needs_alfworld
 
 UNSEEN = 20_000
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _real_parts() -> None:
-    needs("alfworld", "pip install 'agentdistill[alfworld]'")
-    needs("fast_downward", "pip install 'agentdistill[alfworld]'")
-    needs_data("alfworld")
+    needs_alfworld()
 
 
 @pytest.fixture(scope="module")

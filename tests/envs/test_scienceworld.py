@@ -7,21 +7,18 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from agentdistill.environment import make
-from agentdistill.envs.java import needs_java
 from agentdistill.envs.scienceworld import engine
 from agentdistill.envs.scienceworld.engine import UNKNOWN
 from agentdistill.envs.scienceworld.env import ScienceWorldEnv
 from agentdistill.envs.scienceworld.prompts import INSTRUCTIONS, command_of
 from agentdistill.envs.scienceworld.tasks import SPLITS, TASKS, TCOD_TEST, VARIATIONS, seed_of, task_of
 from agentdistill.errors import UserError
-from tests.needs import missing, needs
+from tests.needs import needs_scienceworld
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _real_parts() -> None:
-    needs("scienceworld", "pip install 'agentdistill[scienceworld]'")
-    if what := needs_java():
-        missing(f"ScienceWorld {what}")
+    needs_scienceworld()
 
 
 @pytest.fixture(scope="module")

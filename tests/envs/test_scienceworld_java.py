@@ -18,7 +18,7 @@ from agentdistill.envs.scienceworld.env import ScienceWorldEnv
 from agentdistill.envs.scienceworld.java import Java
 from agentdistill.envs.scienceworld.tasks import seed_of
 from agentdistill.errors import UserError
-from tests.needs import missing, needs
+from tests.needs import needs_scienceworld
 
 FIND = seed_of("find-non-living-thing", 0)  # loads fast
 _PARENT = """
@@ -35,9 +35,7 @@ if sys.argv[1] != "exit":
 
 @pytest.fixture(scope="module", autouse=True)
 def _real_parts() -> None:
-    needs("scienceworld", "pip install 'agentdistill[scienceworld]'")
-    if what := needs_java():
-        missing(f"ScienceWorld {what}")
+    needs_scienceworld()
 
 
 def ended(pid: int) -> bool:

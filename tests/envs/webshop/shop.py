@@ -9,14 +9,7 @@ from typing import Any
 
 from agentdistill.envs.data import read_rows
 from agentdistill.envs.webshop.catalogue import Catalogue, open_catalogue
-from tests.needs import needs, needs_data
-
-
-def require() -> None:
-    """Skip, or fail in CI, where a package or the data is missing."""
-    needs("nltk", "pip install 'agentdistill[webshop]'")
-    needs("rapidfuzz", "pip install 'agentdistill[webshop]'")
-    needs_data("webshop")
+from tests.needs import needs_data
 
 
 def recorded(name: str) -> list[dict[str, Any]]:

@@ -6,13 +6,12 @@ import pytest
 
 from agentdistill.envs.webshop.analysis import analyse
 from agentdistill.envs.webshop.small import shipped_products
-from tests.envs.webshop import shop
-from tests.needs import needs_data
+from tests.needs import needs_data, needs_webshop
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _real_parts() -> None:
-    shop.require()
+    needs_webshop()
 
 
 def test_terms_of_all_products_equal_lucenes():

@@ -11,6 +11,7 @@ from agentdistill.envs.webshop import arrays
 from agentdistill.envs.webshop.bm25 import Index, quantised
 from agentdistill.envs.webshop.invert import Inverter
 from tests.envs.webshop import shop
+from tests.needs import needs_webshop
 
 DOCUMENTS = [
     ["red", "lamp", "red"],
@@ -57,7 +58,7 @@ def score(query: list[str], document: list[str]) -> float:
 
 
 def test_rankings_of_all_recorded_queries_equal_lucenes():
-    shop.require()
+    needs_webshop()
     catalogue = shop.shop()
     different = [
         row["query"]

@@ -12,12 +12,12 @@ from agentdistill.envs.webshop.catalogue import Catalogue, open_catalogue
 from agentdistill.envs.webshop.pack import TABLE, pack
 from agentdistill.errors import UserError
 from tests.envs.webshop import shop
-from tests.needs import needs_data
+from tests.needs import needs_data, needs_webshop
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _real_parts() -> None:
-    shop.require()
+    needs_webshop()
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,12 @@ from agentdistill.envs.webshop import WebShopEnv
 from agentdistill.envs.webshop.actions import can_click, parse
 from agentdistill.errors import UserError
 from tests.envs.webshop import shop
+from tests.needs import needs_webshop
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _real_parts() -> None:
-    shop.require()
+    needs_webshop()
 
 
 @pytest.fixture(scope="module")

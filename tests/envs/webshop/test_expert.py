@@ -5,12 +5,12 @@ import random
 import pytest
 
 from agentdistill.envs.webshop import WebShopEnv
-from tests.envs.webshop import shop
+from tests.needs import needs_webshop
 
 
 @pytest.fixture(scope="module")
 def env() -> WebShopEnv:
-    shop.require()
+    needs_webshop()
     return WebShopEnv(max_turns=200)
 
 

@@ -8,7 +8,7 @@ import pytest
 from agentdistill.envs.webshop import goals
 from agentdistill.envs.webshop.products import Product
 from tests.envs.webshop import shop
-from tests.needs import needs_data
+from tests.needs import needs_data, needs_webshop
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def lamp() -> Product:
 
 
 def test_goals_and_their_order_equal_the_originals():
-    shop.require()
+    needs_webshop()
     catalogue = shop.shop()
     recorded = shop.recorded("goals_6910_seed0.jsonl.gz")
     assert catalogue.goal_count("synthetic") == len(recorded) == 6910
@@ -44,14 +44,14 @@ def test_goals_and_their_order_equal_the_originals():
 
 
 def test_prices_equal_the_originals():
-    shop.require()
+    needs_webshop()
     catalogue = shop.shop()
     prices = json.loads((needs_data("webshop") / "prices_seed0.json").read_text())
     assert {catalogue.product(doc).asin: catalogue.price(doc) for doc in range(len(catalogue))} == prices
 
 
 def test_human_goals_are_the_thirteen_of_these_products():
-    shop.require()
+    needs_webshop()
     catalogue = shop.shop()
     found = [catalogue.goal("human", number) for number in range(catalogue.goal_count("human"))]
     written = {

@@ -11,14 +11,14 @@ from agentdistill.envs.webshop.__main__ import main
 from agentdistill.envs.webshop.catalogue import Catalogue, open_catalogue
 from agentdistill.errors import UserError
 from tests.envs.webshop import shop
-from tests.needs import needs_data
+from tests.needs import needs_data, needs_webshop
 
 HUMAN = [{"instruction": "a red lamp.", "instruction_attributes": ["solid wood"], "instruction_options": ["red"], "worker": 1}]
 
 
 @pytest.fixture(autouse=True)
 def _real_parts() -> None:
-    shop.require()
+    needs_webshop()
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import pytest
 from agentdistill.envs.webshop.catalogue import Catalogue
 from agentdistill.envs.webshop.reward import colour_of, reward, similarity, type_reward
 from tests.envs.webshop import shop
+from tests.needs import needs_webshop
 
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    shop.require()
+    needs_webshop()
     return shop.shop()
 
 
