@@ -10,10 +10,12 @@ from typing import Any
 from agentdistill import config as config_module
 from agentdistill import curricula, environment, yamltext
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
-from agentdistill.errors import UserError
+from agentdistill.errors import StoreError, UserError
 from agentdistill.modules import import_module
 from agentdistill.policies.load import is_tiny, load_model
-from agentdistill.pool import EnvPool
+from agentdistill.pool import EnvPool, Workers
+from agentdistill.replay import Report as ReplayReport
+from agentdistill.replay import replay as replay_episodes
 from agentdistill.report import report
 from agentdistill.rollout import Task
 from agentdistill.seeds import derive
@@ -28,7 +30,19 @@ from agentdistill.training.session import Session
 from agentdistill.trajectory import Trajectory
 
 Say = Callable[[str], None] | None
-__all__ = ["EnvInfo", "dry_run", "envs", "evaluate_run", "experiment", "load_run", "report", "rollout", "sft", "train"]
+__all__ = [
+    "EnvInfo",
+    "dry_run",
+    "envs",
+    "evaluate_run",
+    "experiment",
+    "load_run",
+    "replay",
+    "report",
+    "rollout",
+    "sft",
+    "train",
+]
 
 
 def experiment(source: str | Path | Mapping[str, Any] | Experiment, overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -216,6 +230,51 @@ def dry_run(source: str | Path | Mapping[str, Any] | Experiment, **overrides: An
         "episodes": config.train.iterations * config.train.tasks * config.train.rollouts, "optimizer_steps": steps,
     }  # fmt: skip
     return config_module.dump(config) + "---\n" + yamltext.dump({"resolved": found})
+
+
+def replay(
+    run: str | Path, batch: str | None = None, *, module: str = "", workers: int = 0, say: Say = None
+) -> ReplayReport:  # fmt: skip
+    """Carry out a run's stored actions again in fresh environments and compare all they answer (see `agentdistill.replay`).
+
+    Nothing is written. What cannot be read is told and passed over.
+
+    Args:
+        run: folder of a run, a rollout or an evaluation.
+        batch: one stored batch, such as `iter-000001`; all by default.
+        module: Python module, or `.py` file, that registers the environment; the run's own by default.
+        workers: processes that hold the environments; 0: this one.
+        say: takes a line for each batch and each difference; the terminal by default.
+
+    Raises:
+        UserError: when there is no such run or batch, or an environment cannot be made.
+    """
+    store, tell = load_run(run), say or print
+    if named := module or _module_of(Path(run)):
+        import_module(located(named, Path.cwd()))
+    out = ReplayReport(problems=[] if batch else store.problems())
+    for name in [batch] if batch else store.batches():
+        try:
+            stored = store.read(name)
+        except StoreError as error:
+            if batch:
+                raise
+            out.problems.append(str(error))
+            continue
+        found = replay_episodes(stored, workers=Workers(workers) if workers else None, say=lambda d: tell(str(d)))
+        out.episodes += found.episodes
+        out.differences += found.differences
+        tell(f"{name}: {found.episodes} episodes replayed, {len(found.differences)} differ")
+    return out
+
+
+def _module_of(folder: Path) -> str:
+    """The module that a run's experiment imports, or an empty string."""
+    try:
+        module = yamltext.read((folder / "experiment.yaml").read_text(encoding="utf-8"))["env"]["module"]
+    except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError):
+        return ""
+    return str(module or "")
 
 
 def load_run(folder: str | Path) -> Store:

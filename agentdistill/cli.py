@@ -177,8 +177,30 @@ class Report:
         print(api.report(list(self.runs), self.out))
 
 
+@dataclass(frozen=True)
+class Replay:
+    """Carry out a run's stored actions again in fresh environments; every answer must be the stored one, or it exits with 1."""
+
+    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run")]
+    """Folder of a run, a rollout or an evaluation."""
+    batch: str | None = None
+    """One stored batch, such as iter-000001 (default: all)."""
+    module: str = ""
+    """Python module, or .py file, that registers the environment (default: the run's own)."""
+    workers: int = 0
+    """Processes that hold the environments; 0: this one."""
+
+    def run(self) -> None:
+        """Do it."""
+        from agentdistill import api
+        from agentdistill.replay import require_exact
+
+        require_exact(api.replay(self.run_folder, self.batch, module=self.module, workers=self.workers))
+
+
 Verb = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Sft, tyro.conf.subcommand("sft")]
 Verb = Verb | Annotated[Rollout, tyro.conf.subcommand("rollout")] | Annotated[Eval, tyro.conf.subcommand("eval")]  # type: ignore[misc]
+Verb = Verb | Annotated[Replay, tyro.conf.subcommand("replay")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
 
 

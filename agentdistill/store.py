@@ -2,15 +2,14 @@
 
 A file appears whole or not at all: it is written under a temporary name, synced and renamed, so a crash at any moment
 leaves the earlier batches, and the earlier file of the same batch, as they were. One process writes a store at a time;
-any number may read it. `store_schema` says how a trajectory is laid out in a row.
+any number may read it. `store_schema` says how a trajectory is laid out in a row, `store_index` which files there are.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from agentdistill.durable import sync
+from agentdistill.durable import replace, sync
 from agentdistill.errors import StoreError, nearest
+from agentdistill.store_index import Index
 from agentdistill.store_schema import SCHEMA, VERSION, VERSION_KEY, escape, from_row, to_row
 from agentdistill.trajectory import FloatArray, Trajectory
 
@@ -44,6 +44,7 @@ class Store:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise StoreError(f"the store {self.path} is not a folder; name the folder that holds the .parquet files")
+        self._index = Index(self.path)
 
     def write(self, batch: str, trajectories: Sequence[Trajectory]) -> Path:
         """Write one batch, replacing an earlier one of the same name, and return the file.
@@ -55,20 +56,14 @@ class Store:
         if not _BATCH_NAME.fullmatch(batch):
             raise StoreError(f"'{batch}' cannot name a batch; use letters, digits and . _ = + -, the first a letter or digit")
         data, final = _encode(batch, trajectories), self._file(batch)
-        temporary = self.path / f".{batch}.{os.getpid()}.tmp"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for leftover in self.path.glob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(final)
-            sync(self.path)
+            self._index.announce(batch, hashlib.sha256(data).hexdigest())
+            replace(final, data)
+            self._index.settle(batch)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise StoreError(
                 f"cannot write batch '{batch}' to {final}: {error.strerror or error}; earlier batches are unharmed: "
                 "make room or access there, then resume"
@@ -112,6 +107,7 @@ class Store:
         wanted = {which} if isinstance(which, str) else None if callable(which) else set(which)
         gone = [name for name in self.batches() if (which(name) if callable(which) else name in (wanted or ()))]
         try:
+            self._index.forget(gone)
             for name in gone:
                 self._file(name).unlink(missing_ok=True)
             if gone:
@@ -119,6 +115,14 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot delete from the store {self.path}: {error.strerror or error}") from error
         return gone
+
+    def problems(self) -> list[str]:
+        """A sentence for each batch that was written and is gone, or whose file is not the one that was written.
+
+        Raises:
+            StoreError: when the store's index is damaged.
+        """
+        return self._index.problems()
 
     def _file(self, batch: str) -> Path:
         return self.path / f"{batch}.parquet"

@@ -256,7 +256,8 @@ def test_a_users_module_is_seen_by_the_verbs_that_play(file: str, tmp_path: Path
             assert "there is no model folder './nowhere'" in run([*words, "games.py"], capsys)[2]
             assert "env.module 'gone.py' does not exist" in run([*words, "gone.py"], capsys)[2]
             environment.unregister("lab/Mine-v0")
-            sys.modules = {name: module for name, module in sys.modules.items() if "_games_" not in name}
+            for name in [name for name in sys.modules if "_games_" in name]:
+                del sys.modules[name]
         code, out, _ = run(["envs", "lab/Mine-v0", "--module", "games.py"], capsys)
         assert (code, json.loads(out)["observation"]) == (0, "go")
         assert "lab/Mine-v0" in run(["envs", "--module", "games.py"], capsys)[1]

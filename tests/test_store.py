@@ -188,7 +188,7 @@ def test_leftover_temporary_files_are_ignored_and_then_cleaned(tmp_path: Path) -
     assert store.batches() == ["a"]
     assert len(list(store.trajectories())) == 1
     store.write("c", [episode()])
-    assert sorted(os.listdir(tmp_path)) == ["a.parquet", "c.parquet"]
+    assert sorted(os.listdir(tmp_path)) == ["a.parquet", "c.parquet", "index.json"]
 
 
 def test_files_can_be_read_without_agentdistill(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_full_disk_leaves_a_readable_store_without_partial_files(small_disk: P
     store.write("b", [episode("older")])
     with pytest.raises(StoreError, match=r"b\.parquet: No space left on device.*make room"):
         store.write("b", big_batch())
-    assert sorted(os.listdir(small_disk)) == ["a.parquet", "b.parquet"]
+    assert sorted(os.listdir(small_disk)) == ["a.parquet", "b.parquet", "index.json"]
     assert [item.id for item in store.trajectories()] == ["kept", "older"]
     store.write("c", [episode("after")])
     assert [item.id for item in store.read("c")] == ["after"]
@@ -339,7 +339,7 @@ def test_a_file_size_limit_is_reported_like_a_full_disk(tmp_path: Path) -> None:
         [sys.executable, "-c", LIMITED, tmp_path], cwd=ROOT, text=True, capture_output=True, check=True, timeout=60
     )
     assert "big.parquet: File too large" in done.stdout
-    assert os.listdir(tmp_path) == ["a.parquet"]
+    assert sorted(os.listdir(tmp_path)) == ["a.parquet", "index.json"]
 
 
 WRITER = """

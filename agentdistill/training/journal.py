@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from safetensors import SafetensorError
 
-from agentdistill.durable import digest, sync
+from agentdistill.durable import digest, replace, sync
 from agentdistill.errors import UserError
 from agentdistill.training.integrity import RESTORE, seal, verify
 from agentdistill.training.progress import Checkpoint, Log, Progress, damaged, read_progress, untouched
@@ -213,13 +213,8 @@ def write_atomic(path: Path, text: str) -> None:
     Raises:
         UserError: when it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+        replace(path, text.encode())
     except OSError as error:
         raise UserError(f"'{path}' could not be written: {error.strerror}") from error
 

@@ -226,7 +226,7 @@ def test_a_full_disk_under_the_metrics_is_one_sentence(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_replaced_keeps_its_content(tmp_path: Path) -> None:
     path = tmp_path / "progress.json"
     write_atomic(path, "old")
-    (tmp_path / ".progress.json.partial").symlink_to("/dev/full")
+    (tmp_path / f".progress.json.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"progress\.json' could not be written: No space left"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
