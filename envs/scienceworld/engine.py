@@ -25,6 +25,7 @@ class Engine:
     Attributes:
         commands: what was done in this episode.
         score: −100 to 100, of the episode so far.
+        objects: names of the objects in sight, in alphabetical order.
         completed: whether the simulator counts the task as over.
     """
 
@@ -33,6 +34,7 @@ class Engine:
         self._loaded: tuple[str, int, str] = ("", 0, "")
         self._templates: dict[str, list[str]] = {}
         self.commands: list[str] = []
+        self.objects: list[str] = []
         self.score, self.completed = 0, False
 
     @property
@@ -77,10 +79,6 @@ class Engine:
             self._templates[simplifications] = sorted(str(row["action_example"]) for row in rows)
         return list(self._templates[simplifications])
 
-    def objects(self) -> list[str]:
-        """Names of the objects in sight, in alphabetical order."""
-        return sorted(set(json.loads(self.java.server.getPossibleObjectReferentLUTJSON()).values()))
-
     def gold(self) -> tuple[str, ...]:
         """Commands that solve the task from its start.
 
@@ -93,6 +91,7 @@ class Engine:
             if len(_gold) >= _MOST_GOLD:
                 _gold.pop(next(iter(_gold)))
             _gold[self._loaded] = self.java.texts(self.java.server.getGoldActionSequence())
+            self._load(gold=False)
             for command in done:
                 self.act(command)
         return _gold[self._loaded]
@@ -112,4 +111,6 @@ class Engine:
         server = java.server
         text = str(server.step(command))
         self.score, self.completed = round(100 * server.getScore()), bool(server.getCompleted())
+        # Asked after every command, wanted or not: how the simulator names things that are alike depends on its being asked.
+        self.objects = sorted(set(json.loads(server.getPossibleObjectReferentLUTJSON()).values()))
         return text

@@ -8,10 +8,10 @@ from typing import Any
 from gymnasium.error import ResetNeeded
 
 from agentdistill.environment import TextEnv
-from agentdistill.envs.java import INSTALL, find_java
+from agentdistill.envs.java import require_java
 from agentdistill.envs.scienceworld import rewards
 from agentdistill.envs.scienceworld.engine import UNKNOWN, Engine
-from agentdistill.envs.scienceworld.prompts import CLOSE, OPEN, command_of, first, later
+from agentdistill.envs.scienceworld.prompts import CLOSE, OPEN, command_of, first, instructions, later, listing
 from agentdistill.envs.scienceworld.simplifications import simplifications
 from agentdistill.envs.scienceworld.tasks import chosen, seeds, task_of
 from agentdistill.errors import UserError
@@ -45,8 +45,7 @@ class ScienceWorldEnv(TextEnv):
     ) -> None:  # fmt: skip
         if max_turns < 1:
             raise UserError(f"ScienceWorld's option 'max_turns' is {max_turns} but must be at least 1")
-        if find_java() is None:
-            raise UserError(f"ScienceWorld needs Java, and there is no 'java' command; install it with: {INSTALL}")
+        require_java("ScienceWorld")
         self.max_turns, self.templates, self.objects = max_turns, templates, objects
         self._tasks, self._simplify, self._reward = chosen(tasks), simplifications(simplify), rewards.check(reward)
         self._engine = Engine()
@@ -67,7 +66,8 @@ class ScienceWorldEnv(TextEnv):
         """Start the variation of a seed, or a random training one.
 
         Returns:
-            The observation, and `info`: `task_id`, `task`, `variation`, `goal`, `score`, `text`, `templates`, `objects`.
+            The observation, and `info`: `task_id`, `task`, `variation`, `goal`, `score`, `text`, `templates`, `objects`,
+            `instructions`, and `notes`, the objects as they are shown.
 
         Raises:
             UserError: when no variation has this seed, or Java or the package is missing.
@@ -79,13 +79,14 @@ class ScienceWorldEnv(TextEnv):
         task, variation = task_of(seed)
         text = self._engine.start(task, variation, self._simplify)
         self._scores, self._path, self._about = [self._engine.score], [], {"task": task, "variation": variation}
-        goal, templates, objects = self._engine.description(), self._engine.templates(), self._engine.objects()
-        shown = first(goal, text, templates if self.templates else (), objects if self.objects else ())
-        info = {"task_id": f"{task}/{variation}", "goal": goal, "templates": templates}
+        goal, templates, objects = self._engine.description(), self._engine.templates(), self._engine.objects
+        named = templates if self.templates else ()
+        shown = first(goal, text, named, objects if self.objects else ())
+        info = {"task_id": f"{task}/{variation}", "goal": goal, "templates": templates, "instructions": instructions(named)}
         return shown, info | self._seen(text, objects)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Carry out a message's command; `info` has `success` (a score of 100), and `reset`'s but for goal and templates."""
+        """Carry out a message's command; `info` has `success` (a score of 100), `command`, and those of `reset` that change."""
         engine, command = self._current(), command_of(action)
         text = engine.act(command)
         self._scores.append(engine.score)
@@ -94,8 +95,8 @@ class ScienceWorldEnv(TextEnv):
         terminated = engine.completed or engine.score < 0
         truncated = not terminated and len(self._scores) > self.max_turns
         earned = rewards.reward(self._reward, self._scores, ended=terminated or truncated)
-        objects = engine.objects()
-        info = {"success": engine.score == _SOLVED} | self._seen(text, objects)
+        objects = engine.objects
+        info = {"success": engine.score == _SOLVED, "command": command} | self._seen(text, objects)
         return later(text, objects if self.objects else ()), earned, terminated, truncated, info
 
     def close(self) -> None:
@@ -125,4 +126,5 @@ class ScienceWorldEnv(TextEnv):
         return self._engine
 
     def _seen(self, text: str, objects: list[str]) -> dict[str, Any]:
-        return self._about | {"score": self._engine.score, "text": text, "objects": objects}
+        notes = {"notes": listing(objects)} if self.objects else {}
+        return self._about | {"score": self._engine.score, "text": text, "objects": objects} | notes

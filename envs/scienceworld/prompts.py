@@ -13,13 +13,18 @@ OPEN, CLOSE = "<action>", "</action>"
 
 def first(task: str, text: str, templates: Sequence[str], objects: Sequence[str]) -> str:
     """The first observation: task, view, how to answer, and what commands look like, in lists that may be empty."""
+    return f"{task}\n\n{later(text, ())}\n\n{later(instructions(templates), objects)}"
+
+
+def instructions(templates: Sequence[str]) -> str:
+    """How to answer, and what commands look like, in a list that may be empty."""
     known = f"\n\nCommands, where OBJ is an object: {', '.join(templates)}." if templates else ""
-    return f"{task}\n\n{later(text, ())}\n\n{INSTRUCTIONS}{known}{_listing(objects)}"
+    return INSTRUCTIONS + known
 
 
 def later(text: str, objects: Sequence[str]) -> str:
     """Any other observation, with the objects in sight."""
-    return f"{text.strip()}{_listing(objects)}"
+    return "\n\n".join([text.strip(), *filter(None, [listing(objects)])])
 
 
 def command_of(message: str) -> str:
@@ -31,5 +36,6 @@ def command_of(message: str) -> str:
     return " ".join(command.encode("utf-8", "replace").decode().split())
 
 
-def _listing(objects: Sequence[str]) -> str:
-    return f"\n\nObjects: {', '.join(objects)}." if objects else ""
+def listing(objects: Sequence[str]) -> str:
+    """The objects in sight, where there are any."""
+    return f"Objects: {', '.join(objects)}." if objects else ""

@@ -72,9 +72,12 @@ def test_texts_are_the_simulators_own_up_to_the_order_of_what_is_listed(env: Sci
     assert info["objects"] == sorted(set(stock.get_possible_objects()))
     assert info["templates"] == sorted(stock.get_possible_actions())
     assert info["goal"] == stock.get_task_description()
+    assert info["notes"] == f"Objects: {', '.join(info['objects'])}."
+    assert info["instructions"].startswith(f"{INSTRUCTIONS}\n\nCommands, where OBJ is an object: activate OBJ, ")
     while (action := env.expert_action()) is not None:
         text, raw, over, theirs = stock.step(command_of(action))
         _, reward, terminated, _, info = env.step(action)
+        assert info["command"] == command_of(action)
         assert sorted(info["text"].split("\n")) == sorted(text.split("\n"))
         assert (info["score"], round(reward * 100), terminated) == (theirs["score"], raw, over)
     stock.close()
@@ -128,6 +131,17 @@ def test_a_wrong_focus_ends_the_episode_with_minus_100(env: ScienceWorldEnv):
         assert env.expert_action() is None
     env._reward = "delta"
     assert paid == {"delta": -1 - start / 100, "score": -1.0, "best": start / 100}
+
+
+def test_asking_the_expert_changes_nothing_of_what_follows(env: ScienceWorldEnv):
+    def shown(asked: bool) -> list[Any]:
+        engine._gold.clear()
+        said: list[Any] = [env.reset(seed=seed_of("grow-plant", 2))]  # its things are alike, and told apart by where they are
+        if asked:
+            env.expert_action()
+        return said + [env.step("look around") for _ in range(2)]
+
+    assert shown(asked=True) == shown(asked=False)
 
 
 def test_a_command_that_is_not_understood_costs_a_turn_and_leaves_the_gold_path_open(env: ScienceWorldEnv):
