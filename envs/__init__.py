@@ -1,5 +1,6 @@
 """Built-in environments, registered under lazy entry points: importing this imports none of them."""
 
+from agentdistill.datasets import register_dataset
 from agentdistill.environment import needs_package, register
 from agentdistill.envs.data import needs_data
 from agentdistill.envs.java import needs_java
@@ -18,6 +19,7 @@ _WEBSHOP = (
     needs_data("webshop"),
 )
 _SCIENCEWORLD = (needs_package("scienceworld", "pip install 'agentdistill[scienceworld]'"), needs_java)
+_EXPRESS = (needs_package("textworld_express", "pip install 'agentdistill[textworld-express]'"), needs_java)
 
 register("agentdistill/TextWorld-v0", "agentdistill.envs.textworld:TextWorldEnv", requires=_TEXTWORLD)
 register("agentdistill/Arithmetic-v0", "agentdistill.envs.arithmetic:ArithmeticEnv")
@@ -27,6 +29,12 @@ register("agentdistill/MathPython-v0", "agentdistill.envs.math:MathPythonEnv", r
 register("agentdistill/Code-v0", "agentdistill.envs.code:CodeEnv", requires=needs_data("code"))
 register("agentdistill/WebShop-v0", "agentdistill.envs.webshop:WebShopEnv", requires=_WEBSHOP)
 register("agentdistill/ScienceWorld-v0", "agentdistill.envs.scienceworld:ScienceWorldEnv", requires=_SCIENCEWORLD)
+register("agentdistill/TextWorldExpress-v0", "agentdistill.envs.textworld_express:TextWorldExpressEnv", requires=_EXPRESS)
 register("agentdistill/Tools-v0", "agentdistill.envs.tool:ToolEnv")
+
+register_dataset("alfworld", "agentdistill.envs.alfworld.dataset:DATASET")
+register_dataset("webshop", "agentdistill.envs.webshop.dataset:DATASET")
+register_dataset("math", "agentdistill.envs.math_dataset:DATASET")
+register_dataset("code", "agentdistill.envs.code.dataset:DATASET")
 
 callable_as_verb(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,13 +25,24 @@ class Odds(ad.TextEnv):
         pause: seconds a step takes.
         dies: seeds whose third step kills the process.
         once: file; where there is none, the third step makes it and kills the process.
+        child: MiB that a process holds which each environment starts.
+        expert_fails: seeds whose expert raises.
     """
 
     system_prompt = "Say a number."
 
-    def __init__(self, leak: int = 0, pause: float = 0.0, dies: tuple[int, ...] = (), once: str = "", **others: Any) -> None:
+    def __init__(
+        self, leak: int = 0, pause: float = 0.0, dies: tuple[int, ...] = (), once: str = "",
+        child: int = 0, expert_fails: tuple[int, ...] = (), **others: Any,
+    ) -> None:  # fmt: skip
         self.leak, self.pause, self.dies, self.once = leak, pause, tuple(dies), once
+        self.expert_fails = tuple(expert_fails)
         self.kept: list[bytearray] = []
+        if child:
+            source = f"import sys; kept = bytearray(b'x' * ({child} << 20)); print(1, flush=True); sys.stdin.read()"
+            self.child = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            assert self.child.stdout is not None
+            self.child.stdout.readline()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
@@ -50,6 +62,11 @@ class Odds(ad.TextEnv):
             raise ValueError("broken pipe")
         if action == "hang":
             time.sleep(1000)
+        if action.startswith("wait for "):
+            deadline = time.monotonic() + 10
+            while not Path(action[9:]).exists() and time.monotonic() < deadline:
+                time.sleep(0.002)
+            return str(Path(action[9:]).exists()), 0.0, True, False, {}
         if action == "print":
             os.write(1, b"noise from C\n")
             print("noise", file=sys.stdout, flush=True)
@@ -64,6 +81,8 @@ class Odds(ad.TextEnv):
         return f"{self.rng.random()}", self.rng.random(), over, False, {"success": over and self.rng.random() < 0.5}
 
     def expert_action(self) -> str:
+        if self.seed in self.expert_fails:
+            raise ValueError("lost")
         return f"expert {self.rng.random()}"  # asking it changes what comes
 
     def random_action(self, rng: random.Random) -> str:

@@ -46,6 +46,15 @@ def needs_scienceworld() -> None:
         missing(f"ScienceWorld {what}")
 
 
+def needs_textworld_express() -> None:
+    """TextWorld-Express's package, and Java."""
+    from agentdistill.envs.java import needs_java
+
+    needs("textworld_express", "pip install 'agentdistill[textworld-express]'")
+    if what := needs_java():
+        missing(f"TextWorld-Express {what}")
+
+
 def missing(what: str) -> None:
     """Skip the test by name, or fail in CI."""
     if os.environ.get("CI"):

@@ -13,11 +13,14 @@ DONE = {"take": "taken", "drop": "dropped", "make": "meal ready", "invalid": "no
 class Compact:
     """Renders a game in fragments; see `TextWorldEnv` for the other renderings."""
 
+    def goal(self, engine: Engine) -> str:
+        """The goal, as far as a few words can say it."""
+        return "cook the recipe" if engine.recipe else goal(engine.game) if engine.game.objective else ""
+
     def first(self, engine: Engine) -> str:
         """The goal, the first room, and what is in hand."""
-        aim = "cook the recipe" if engine.recipe else goal(engine.game) if engine.game.objective else ""
         held = f"have: {_names(engine, engine.held())}" if engine.held() else ""
-        return "\n".join(part for part in (aim, self.room(engine), held) if part)
+        return "\n".join(part for part in (self.goal(engine), self.room(engine), held) if part)
 
     def room(self, engine: Engine) -> str:
         """Holders with what lies in or on them, closed containers, what can be used or taken, and ways out."""

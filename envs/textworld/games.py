@@ -139,26 +139,6 @@ def read_game(path: Path) -> Game:
         return Game.of(textworld.Game.load(str(path)))
 
 
-def user_game(path: str) -> Game:
-    """The game of a user's `.json`, or of the `.json` beside a `.z8`.
-
-    Raises:
-        UserError: when there is no such file or it is not a game.
-    """
-    file = Path(path)
-    if file.suffix not in (".json", ".z8"):
-        raise UserError(f"TextWorld's option 'game' is '{path}', but a game is a .json or .z8 file")
-    if not file.is_file():
-        raise UserError(f"there is no game file at '{path}' (TextWorld's option 'game')")
-    described = file.with_suffix(".json")
-    if not described.is_file():
-        raise UserError(f"the game '{path}' needs its description '{described.name}' in the same folder")
-    try:
-        return read_game(described)
-    except Exception as error:
-        raise UserError(f"'{described}' is not a TextWorld game: {type(error).__name__}: {error}") from error
-
-
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file under a temporary name and rename it, so that no reader ever sees half of it.
 

@@ -6,7 +6,6 @@ the score come from the same facts as in the other renderings.
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ from agentdistill.envs.textworld.engine import Engine
 from agentdistill.envs.textworld.games import game_path, generate, require_textworld, write_whole
 from agentdistill.envs.textworld.logic import Game
 from agentdistill.envs.textworld.settings import Settings
+from agentdistill.envs.textworld.story import LOST, REFUSED, WON, clean, command_of, interpreter, is_sound
 from agentdistill.errors import UserError
 
-WON, LOST = "*** The End ***", "*** You lost! ***"
-# They act on the interpreter instead of the game, or (tw-…) print its hidden state.
-META = re.compile(r"(q|quit|restart|restore|save|undo|verify|script|transcript|unscript|version|tw-\S*)\b.*", re.I)
 TRACE = re.compile(r"\[([^\]]+)\]\n?")
-STATUS = re.compile(r"\n>[^\n]*\Z")
-PROMPT = re.compile(r"\n+Would you like to RESTART.*\Z", re.S)
+_DONE = " - succeeded"
+_HARMLESS = ("looking", "examining", "taking inventory")
 
 
 def compiled(challenge: str, settings: Settings, seed: int) -> Path:
@@ -55,21 +52,6 @@ def compile_game(game: Any, path: Path) -> None:
         ) from error
 
 
-def is_sound(path: Path) -> bool:
-    """Whether a file is a whole Z-machine version 8 story, by the length and checksum in its header.
-
-    The interpreter is C and may take the process down with it when given anything else (Z-Machine Standard 1.1, §11.1).
-    """
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    if len(data) < 64 or data[0] != 8:
-        return False
-    length, checksum = 8 * int.from_bytes(data[0x1A:0x1C], "big"), int.from_bytes(data[0x1C:0x1E], "big")
-    return len(data) >= length and sum(data[64:length]) % 65_536 == checksum
-
-
 class ProsePlay:
     """Plays a `.z8` file.
 
@@ -81,8 +63,27 @@ class ProsePlay:
         if not is_sound(story):
             raise UserError(f"'{story}' is not a complete .z8 game")
         self.engine = Engine(game)
-        self.won = self.lost = False
-        self._frotz = importlib.import_module("jericho").FrotzEnv(str(story), 0)
+        self.won = self.lost = self.moved = False
+        self._frotz = interpreter(story)
+
+    @property
+    def score(self) -> float:
+        """What the quests completed so far are worth."""
+        return self.engine.score
+
+    @property
+    def most(self) -> float:
+        """What all quests are worth."""
+        return self.engine.game.max_score
+
+    @property
+    def goal(self) -> str:
+        """The game's objective."""
+        return self.engine.game.objective
+
+    def admissible(self) -> list[str]:
+        """Commands that are possible now, sorted."""
+        return self.engine.admissible()
 
     def first(self) -> str:
         """The text from the objective to the first prompt."""
@@ -93,14 +94,15 @@ class ProsePlay:
 
     def act(self, command: str) -> str:
         """The game's answer to one command."""
-        command = " ".join(command.encode("ascii", "replace").decode().split())
-        if META.fullmatch(command):
-            return "That's not a verb I recognise."
-        text, *_ = self._frotz.step(command or "look")
-        self.won, self.lost = WON in text, LOST in text
-        for tag in TRACE.findall(text):
-            if tag.endswith(" - succeeded") and "(" not in tag:
-                self._follow(tag.removesuffix(" - succeeded").lower())
+        self.moved = False
+        if not (command := command_of(command)):
+            return REFUSED
+        text, *_ = self._frotz.step(command)
+        self.won, self.lost = WON[0] in text, LOST[0] in text
+        done = [tag.removesuffix(_DONE).lower() for tag in TRACE.findall(text) if tag.endswith(_DONE) and "(" not in tag]
+        self.moved = not all(event.startswith(_HARMLESS) for event in done)
+        for event in done:
+            self._follow(event)
         return clean(TRACE.sub("", text))
 
     def close(self) -> None:
@@ -116,10 +118,3 @@ class ProsePlay:
                     command = command.replace(f"{{{slot}}}", name)
                 if self.engine.step(command).kind != "invalid":
                     return
-
-
-def clean(text: str) -> str:
-    """Without the status line, the prompt, the question at the end, and runs of blank lines and spaces."""
-    text = PROMPT.sub("", STATUS.sub("", text))
-    text = re.sub(r"[ \t]{3,}|[ \t]+(?=\n)", " ", text)
-    return re.sub(r"\n\s*\n\s*", "\n\n", text).strip()

@@ -35,6 +35,10 @@ DONE = {
 class Sentences:
     """Renders a game in sentences; see `TextWorldEnv` for the other renderings."""
 
+    def goal(self, engine: Engine) -> str:
+        """The objective."""
+        return engine.game.objective
+
     def first(self, engine: Engine) -> str:
         """The objective, the first room, and what is in hand."""
         held = f"\n{self._held(engine)}" if engine.held() else ""

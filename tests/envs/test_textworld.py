@@ -135,6 +135,16 @@ def test_first_observation_states_the_goal():
     assert "on stove" not in TextWorldEnv("simple", goal="none").reset(seed=1000)[0]
 
 
+@pytest.mark.parametrize("observation", ["compact", "facts"])
+def test_the_goal_is_also_told_apart_from_what_is_seen(observation):
+    for challenge in ("cooking", "coin_collector"):
+        text, info = TextWorldEnv(challenge, observation=observation).reset(seed=1000)
+        assert info["goal"]
+        assert "".join(text.split()) == "".join((info["goal"] + info["text"]).split())
+        assert info["goal"] not in info["text"]
+    assert TextWorldEnv("simple", goal="none").reset(seed=1000)[1].keys() == {"task_id"}
+
+
 @pytest.mark.parametrize("action", ["", "fly", "take", "take unicorn", "take knife from moon", "cook", "🙂 " * 50, "a\nb"])
 @pytest.mark.parametrize("observation", ["compact", "facts"])
 def test_invalid_action_costs_a_turn_and_changes_nothing(action, observation):
@@ -229,8 +239,8 @@ def test_plan_does_not_disturb_the_game():
         ({"observation": "compat"}, "did you mean 'compact'"),
         ({"reward": "wins"}, "did you mean 'win'"),
         ({"max_turns": 0}, "must be at least 1"),
-        ({"game": "/nowhere/game.json"}, "no game file at '/nowhere/game.json'"),
-        ({"game": "game.txt"}, "a game is a .json or .z8 file"),
+        ({"games": "/nowhere/game.json"}, "no game at '/nowhere/game.json'"),
+        ({"games": __file__}, "a game is a .json or .z8 file"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(options, sentence):

@@ -8,8 +8,9 @@ import pytest
 
 from agentdistill.envs.textworld import TextWorldEnv, games
 from agentdistill.envs.textworld.games import fast_textworld, game_path, generate, load_game
-from agentdistill.envs.textworld.prose import compiled, is_sound
+from agentdistill.envs.textworld.prose import compiled
 from agentdistill.envs.textworld.settings import Cooking, settings_of
+from agentdistill.envs.textworld.story import is_sound
 from agentdistill.errors import UserError
 from tests.needs import needs
 
@@ -107,7 +108,7 @@ def test_textworld_is_as_before_outside_the_fast_context():
 def test_user_game_is_played_whatever_the_seed(tmp_path):
     path = tmp_path / "mine.json"
     generate("cooking", Cooking(), 77).save(str(path))
-    env = TextWorldEnv(game=str(path))
+    env = TextWorldEnv(games=str(path))
     first, info = env.reset(seed=1)
     assert info["task_id"] == "mine"
     assert env.reset(seed=2)[0] == first == TextWorldEnv().reset(seed=77)[0]
@@ -118,7 +119,7 @@ def test_file_that_is_not_a_game_is_refused(tmp_path, content):
     path = tmp_path / "broken.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"broken\.json' is not a TextWorld game"):
-        TextWorldEnv(game=str(path))
+        TextWorldEnv(games=str(path))
 
 
 def test_missing_package_names_the_command(monkeypatch):
@@ -154,10 +155,9 @@ def test_prose_is_the_real_text_and_the_expert_wins_by_it():
 
 def _story_of_a_user_is_played(first):
     path = compiled("cooking", Cooking(), 1000)
-    assert TextWorldEnv(game=str(path), observation="prose").reset(seed=3)[0] == first
-    assert TextWorldEnv(game=str(path)).reset()[0].startswith("cook the recipe")
-    with pytest.raises(UserError, match=r"needs a compiled \.z8 game"):
-        TextWorldEnv(game=str(path.with_suffix(".json")), observation="prose")
+    assert TextWorldEnv(games=str(path), observation="prose").reset(seed=3)[0] == first
+    assert TextWorldEnv(games=str(path)).reset()[0] == first
+    assert TextWorldEnv(games=str(path), observation="compact").reset()[0].startswith("cook the recipe")
 
 
 def _damaged_story_is_compiled_again(first):
@@ -167,8 +167,8 @@ def _damaged_story_is_compiled_again(first):
     for damaged in (b"", b"PK" * 100, data[:-3000], data[:9000] + b"\0\0\0" + data[9003:]):
         path.write_bytes(damaged)
         assert not is_sound(path)
-        with pytest.raises(UserError, match="not a complete"):
-            TextWorldEnv(game=str(path), observation="prose").reset()
+        with pytest.raises(UserError, match="not a complete Z-machine game"):
+            TextWorldEnv(games=str(path), observation="prose").reset()
     env = TextWorldEnv(observation="prose")
     assert env.reset(seed=1000)[0] == first
 
