@@ -21,7 +21,7 @@ from agentdistill.toolcall import DEFAULT_FORMAT
 from agentdistill.tools.calculator import evaluate
 
 Row = dict[str, Any]
-_VALID = 500  # the last questions of GSM8K's training file
+HELD_OUT = 500  # the last questions of GSM8K's training file
 _ANNOTATION = re.compile(r"<<([^<>=]+)=[^<>]*>>")
 
 
@@ -124,10 +124,15 @@ def _tasks(folder: Path, dataset: str, tool: str | None) -> list[Task]:
     for split, name in source.files.items():
         rows = list(read_rows(folder / name))
         for index, row in enumerate(rows):
-            held_out = split == "train" and index >= len(rows) - _VALID
+            held_out = split == "train" and index >= len(rows) - HELD_OUT
             fields = source.read(row)
             if "final" in fields:
                 calls = [call_for(tool, each) for each in fields["worked"]] if tool else []
                 fields["demonstration"] = [*calls, fields["final"]]
             tasks.append(Task(id=f"{dataset}/{split}/{index}", split="valid" if held_out else split, **fields))
     return tasks
+
+
+def forget() -> None:
+    """Read the files anew when they are next asked for."""
+    _tasks.cache_clear()

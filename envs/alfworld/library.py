@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from agentdistill.datasets import remedy
 from agentdistill.envs.alfworld import official, packed
 from agentdistill.envs.alfworld.games import SPLITS, Game
 from agentdistill.envs.data import data_folder
@@ -37,7 +38,8 @@ class Library:
         if not self.packed and not official.is_official(folder):
             raise UserError(
                 f"'{folder}' holds no ALFWorld games: neither packed data ({packed.DOMAIN}, train.jsonl.xz, …) nor a folder "
-                f"json_2.1.* with {', '.join(SPLITS[:3])}; set AGENTDISTILL_DATA or the option 'data' to one of them"
+                f"json_2.1.* with {', '.join(SPLITS[:3])}; set AGENTDISTILL_DATA or the option 'data' to one of them, or "
+                f"{remedy('alfworld')}"
             )
         self._splits: dict[str, tuple[Game, ...]] = {}
 
@@ -105,3 +107,8 @@ def library(data: str | None = None) -> Library:
 @functools.cache
 def _library(folder: Path) -> Library:
     return Library(folder)
+
+
+def forget() -> None:
+    """Read folders anew when they are next asked for."""
+    _library.cache_clear()

@@ -71,11 +71,12 @@ def problems(folder: Path, dataset: str) -> list[Problem]:
         UserError: when a file cannot be read.
     """
     if dataset == "humaneval":
-        return [_humaneval(row) for row in read_rows(folder / "HumanEval.jsonl.gz")]
-    return [_mbpp(row) for row in json.loads(read_text(folder / "sanitized-mbpp.json"))]
+        return [read_humaneval(row) for row in read_rows(folder / "HumanEval.jsonl.gz")]
+    return [read_mbpp(row) for row in json.loads(read_text(folder / "sanitized-mbpp.json"))]
 
 
-def _humaneval(row: dict[str, Any]) -> Problem:
+def read_humaneval(row: dict[str, Any]) -> Problem:
+    """A row of HumanEval."""
     prompt, entry = row["prompt"], row["entry_point"]
     preamble = prompt[: prompt.rindex(f"def {entry}(")]
     # The question's helpers are part of the tests' world, but the function under test is the candidate's.
@@ -111,7 +112,8 @@ def _examples(prompt: str, preamble: str, entry: str) -> list[tuple[str, Suite]]
     return found
 
 
-def _mbpp(row: dict[str, Any]) -> Problem:
+def read_mbpp(row: dict[str, Any]) -> Problem:
+    """A row of MBPP's sanitized tasks."""
     tests, code = row["test_list"], row["code"]
     entry = _tested(code, tests)
     # Several tests use modules that only the canonical solution imports.
@@ -134,7 +136,10 @@ def _tested(code: str, tests: list[str]) -> str:
     """The function of the solution that its tests call."""
     defined = [each.name for each in ast.parse(code).body if isinstance(each, ast.FunctionDef)]
     used = {node.id for node in ast.walk(ast.parse("\n".join(tests))) if isinstance(node, ast.Name)}
-    return next(name for name in defined if name in used)
+    found = next((name for name in defined if name in used), None)
+    if found is None:
+        raise ValueError("its tests call no function that its code defines")
+    return found
 
 
 def _imports(code: str) -> list[str]:

@@ -11,13 +11,18 @@ _ACTION = re.compile(r"(.+)\[(.+)\]")
 def parse(message: str) -> tuple[str, str]:
     """The name and the argument, in lower case, of a message's action; the argument is empty where it is none.
 
-    The action is the last `<action>…</action>` of the message, or all of it.
+    The action is that of `action_of`.
     """
-    end = message.rfind(_CLOSE)
-    start = message.rfind(_OPEN, 0, end) if end >= 0 else -1
-    action = (message[start + len(_OPEN) : end] if start >= 0 else message).strip()
+    action = action_of(message)
     match = _ACTION.match(action)
     return (match[1], match[2].lower()) if match else (action, "")
+
+
+def action_of(message: str) -> str:
+    """The last `<action>…</action>` of a message, or all of it."""
+    end = message.rfind(_CLOSE)
+    start = message.rfind(_OPEN, 0, end) if end >= 0 else -1
+    return (message[start + len(_OPEN) : end] if start >= 0 else message).strip()
 
 
 def click(element: str) -> str:

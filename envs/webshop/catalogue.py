@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agentdistill.datasets import remedy
 from agentdistill.envs.data import read_text
 from agentdistill.envs.webshop import arrays, goals, small
 from agentdistill.envs.webshop.analysis import analyse
@@ -129,13 +130,19 @@ def open_catalogue(folder: Path) -> Catalogue:
         return _open[folder]
 
 
+def forget() -> None:
+    """Open shops anew when they are next asked for."""
+    with _lock:
+        _open.clear()
+
+
 def _opened(folder: Path) -> Catalogue:
     if (folder / TABLE).is_file():
         return Catalogue(folder)
     if not (folder / small.FILE).is_file():
         raise UserError(
             f"'{folder}' holds neither '{small.FILE}' nor an imported catalogue ('{TABLE}'); point AGENTDISTILL_DATA, or the "
-            "option folder, to one, or import the official files with 'python -m agentdistill.envs.webshop'"
+            f"option folder, to one, or {remedy('webshop')}"
         )
     with tempfile.TemporaryDirectory(prefix="agentdistill-webshop-") as packed:
         pack(small.shipped_products(folder), Path(packed))

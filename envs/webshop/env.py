@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 from agentdistill.environment import TextEnv, pick_split
 from agentdistill.envs.data import data_folder
 from agentdistill.envs.webshop import expert, pages
-from agentdistill.envs.webshop.actions import can_click, click, parse, tagged
+from agentdistill.envs.webshop.actions import action_of, can_click, click, parse, tagged
 from agentdistill.envs.webshop.catalogue import open_catalogue
 from agentdistill.envs.webshop.goals import KINDS
 from agentdistill.envs.webshop.packages import package
@@ -26,7 +26,7 @@ INSTRUCTIONS = (
     "and </think>, then give one action between <action> and </action>: search[words] to search, or click[element] to click a "
     "button, a product or an option that the page shows, for example <action>click[buy now]</action>."
 )
-_TEST, _EVAL = 500, 1_500  # the first goals of the original's order are for tests, the next for evaluation
+TEST, EVAL = 500, 1_500  # the first goals of the original's order are for tests, the next for evaluation
 
 
 class WebShopEnv(TextEnv):
@@ -81,14 +81,14 @@ class WebShopEnv(TextEnv):
             UserError: when there is no such split.
         """
         count = self.catalogue.goal_count(self.goals)
-        first, last = min(_TEST, count), min(_EVAL, count)
+        first, last = min(TEST, count), min(EVAL, count)
         splits = {"train": range(last, count), "eval": range(first, last), "valid": range(first, last), "test": range(first)}
         return pick_split(splits, split, "WebShop")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Begin goal number `seed`, or a training goal drawn by the original's weights (any goal where none is for training).
 
-        `info` carries `task_id`, `goal` (the instruction), `has_search_bar`, `clickables` and `admissible`.
+        `info` carries `task_id`, `goal` (the instruction), `text` (the page), `has_search_bar`, `clickables` and `admissible`.
 
         Raises:
             UserError: when there is no such goal.
@@ -98,22 +98,24 @@ class WebShopEnv(TextEnv):
             raise UserError(f"WebShop has no {self.goals} goal of seed {seed}; take seeds from task_seeds(split)")
         super().reset(seed=seed)
         if seed is None:
-            seed = self.catalogue.draw_goal(self.goals, _EVAL if count > _EVAL else 0, float(self.np_random.random()))
+            seed = self.catalogue.draw_goal(self.goals, EVAL if count > EVAL else 0, float(self.np_random.random()))
         goal = self.catalogue.goal(self.goals, seed)
         self._session, self._turns = Session(self.catalogue, goal, seed, self.show_attributes), 0
-        return self._shown(self._session), {"task_id": f"{self.goals}/{seed}", "goal": goal.instruction, **self._view()}
+        view = self._view()
+        return self._shown(view), {"task_id": f"{self.goals}/{seed}", "goal": goal.instruction, **view}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Carry out a message's action; `info` as of `reset`, with `success`, and after a purchase `reward_parts`."""
+        """Carry out a message's action; `info` as of `reset`, with `command`, `success`, and after buying `reward_parts`."""
         session = self._current()
         if session.done:
             raise ResetNeeded("the episode has ended: call reset()")
         score = session.act(*parse(action))
         self._turns += 1
-        info = {"success": session.done and score == 1.0, **self._view()}
+        view = self._view()
+        info = {"success": session.done and score == 1.0, "command": action_of(action), **view}
         if session.parts is not None:
             info["reward_parts"] = session.parts
-        return self._shown(session), score, session.done, not session.done and self._turns >= self.max_turns, info
+        return self._shown(view), score, session.done, not session.done and self._turns >= self.max_turns, info
 
     def expert_action(self) -> str | None:
         """The expert's next action as `<action>…</action>`; None once something is bought or where it finds no product."""
@@ -149,6 +151,7 @@ class WebShopEnv(TextEnv):
         session = self._current()
         searches = ["search[<words>]"] if session.has_search_bar else []
         return {
+            "text": session.text() if self.observation == "text" else session.rich_text(),
             "has_search_bar": session.has_search_bar,
             "clickables": list(session.clickables),
             "admissible": [*searches, *self._clicks()],
@@ -157,8 +160,7 @@ class WebShopEnv(TextEnv):
     def _clicks(self) -> list[str]:
         return [f"click[{name}]" for name in self._current().clickables if name != pages.SEARCH.lower() and can_click(name)]
 
-    def _shown(self, session: Session) -> str:
-        text = session.text() if self.observation == "text" else session.rich_text()
-        if not self.admissible or session.done:
-            return text
-        return f"{text}\n\nAdmissible actions: {', '.join(self._view()['admissible'])}."
+    def _shown(self, view: Mapping[str, Any]) -> str:
+        """A page, with the possible actions if they are to be listed."""
+        listed = self.admissible and not self._current().done
+        return f"{view['text']}\n\nAdmissible actions: {', '.join(view['admissible'])}." if listed else str(view["text"])

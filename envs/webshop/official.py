@@ -13,8 +13,8 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from agentdistill.envs.jsonstream import elements, items
 from agentdistill.envs.webshop.analysis import analyse
-from agentdistill.envs.webshop.jsonstream import elements, items
 from agentdistill.envs.webshop.nouns import require_tagger, tagged
 from agentdistill.envs.webshop.pack import pack
 from agentdistill.envs.webshop.products import PRICELESS, Product
@@ -36,7 +36,7 @@ def import_official(
     nouns: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Turn the original's files into a folder for the option `folder` of `agentdistill/WebShop-v0`.
+    """Turn the original's files into a folder for the option `folder` of `agentdistill/WebShop-v0`; without a manifest.
 
     Args:
         products: `items_shuffle.json`.
@@ -57,25 +57,34 @@ def import_official(
     target = Path(folder)
     if target.exists():
         raise UserError(f"the folder '{target}' exists already; import into a new one or remove it first")
-    if nouns:
-        require_tagger()
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}-part-"))
     try:
-        with closing(_Joined(part / "joined.sqlite")) as joined:
-            joined.fill("attributes", Path(attributes))
-            if human is not None:
-                joined.fill("human", Path(human))
-            read = joined.products(Path(products), progress)
-            table = pack(_with_terms(_with_nouns(read) if nouns else read), part, seed)
-        (part / "joined.sqlite").unlink()
-        if not table["lengths"]["prices"]:
-            raise UserError(f"the file '{products}' holds no products; download it again")
+        table = write_official(products, attributes, human, part, seed=seed, nouns=nouns, progress=progress)
         part.chmod(0o755)
         part.rename(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+    return table
+
+
+def write_official(
+    products: str | Path, attributes: str | Path, human: str | Path | None, folder: Path, *,
+    seed: int = 0, nouns: bool = False, progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """As `import_official`, into a folder that exists."""
+    if nouns:
+        require_tagger()
+    with closing(_Joined(folder / "joined.sqlite")) as joined:
+        joined.fill("attributes", Path(attributes))
+        if human is not None:
+            joined.fill("human", Path(human))
+        read = joined.products(Path(products), progress)
+        table = pack(_with_terms(_with_nouns(read) if nouns else read), folder, seed)
+    (folder / "joined.sqlite").unlink()
+    if not table["lengths"]["prices"]:
+        raise UserError(f"the file '{products}' holds no products; download it again")
     return table
 
 

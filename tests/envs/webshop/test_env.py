@@ -142,8 +142,9 @@ def test_observations_list_the_actions_where_they_are_asked_for():
     text, info = env.reset(seed=0)
     assert info["admissible"] == ["search[<words>]"]
     assert text.endswith("\n\nAdmissible actions: search[<words>].")
-    text, _, _, _, info = env.step("search[rug]")
-    assert text.endswith(f"\n\nAdmissible actions: {', '.join(info['admissible'])}.")
+    text, _, _, _, info = env.step("<think>rugs</think><action>search[rug]</action>")
+    assert text == f"{info['text']}\n\nAdmissible actions: {', '.join(info['admissible'])}."
+    assert info["command"] == "search[rug]"
     assert info["admissible"][:2] == ["click[back to search]", "click[next >]"]
 
 
@@ -189,7 +190,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
 
 def test_missing_data_is_named_with_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("AGENTDISTILL_DATA", str(tmp_path))
-    with pytest.raises(UserError, match=r"webshop'; set AGENTDISTILL_DATA to the folder that holds webshop/"):
+    with pytest.raises(UserError, match=r"webshop'; download .*, then run: agentdistill data import webshop path/"):
         WebShopEnv()
 
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentdistill.envs.webshop import WebShopEnv, import_official, nouns
-from agentdistill.envs.webshop.__main__ import main
 from agentdistill.envs.webshop.catalogue import Catalogue, open_catalogue
 from agentdistill.errors import UserError
 from tests.envs.webshop import shop
@@ -135,17 +133,3 @@ def test_a_folder_without_nouns_needs_spacy_when_it_is_opened(tmp_path: Path, mo
         imported(tmp_path, [shop.official_row("B000000001")])
     with pytest.raises(UserError, match="pip install spacy"):
         import_official("none", "none", None, tmp_path / "other", nouns=True)
-
-
-@pytest.mark.usefixtures("tagger")
-def test_the_command_imports_and_says_what_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    products = shop.write(tmp_path / "items.json", [shop.official_row("B000000001")])
-    attributes = shop.write(tmp_path / "attributes.json", {})
-    words = ["webshop", str(products), str(attributes), str(tmp_path / "shop")]
-    monkeypatch.setattr(sys, "argv", words)
-    assert main() == 0
-    assert "1 products, 0 synthetic and 0 human goals in" in capsys.readouterr().out
-    assert main() == 1
-    assert "exists already" in capsys.readouterr().err

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agentdistill.envs.webshop import jsonstream
-from agentdistill.envs.webshop.jsonstream import elements, items
+from agentdistill.envs import jsonstream
+from agentdistill.envs.jsonstream import elements, items
 from agentdistill.errors import UserError
 
 VALUES = [{"a": [1, 2], "b": '] } , " é'}, 12.5, -3e10, "text", None, True, [], {}, [[{"x": "}"}]], 7]
