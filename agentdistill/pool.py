@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import gymnasium as gym
@@ -35,7 +35,7 @@ class EnvPool:
 
     def __init__(self, env_id: str, options: Mapping[str, Any] | None = None, *, workers: Workers | None = None) -> None:
         self.env_id, self.options = env_id, dict(options or {})
-        self._expert: dict[tuple[int, int], list[str] | None] = {}
+        self._expert: dict[tuple[int, int], list[str] | EnvironmentFault | None] = {}
         self._here = LocalEnvironments(self.env_id, self.options)
         self._away = WorkerEnvironments(self.env_id, self.options, workers) if workers is not None and workers.count else None
 
@@ -68,29 +68,43 @@ class EnvPool:
 
         Args:
             episodes: generators that yield a call and its arguments, and are sent its answer; a fault is raised in them.
+
+        Raises:
+            Exception: what the first of the episodes raises that fail; none is begun after that. Otherwise as `ask`.
         """
-        width = 1 if self._away is None else BESIDE * self._away.workers.count
-        returned: dict[int, T] = {}
-        playing: dict[int, tuple[int, Play[T], Question]] = {}
         coming = enumerate(episodes)
+        playing: dict[int, tuple[int, Play[T]]] = {}
+        returned, failed = dict[int, T](), dict[int, Exception]()
 
-        def go_on(slot: int, index: int, episode: Play[T], answer: Any) -> None:
-            try:
-                call, arguments = episode.throw(answer) if isinstance(answer, EnvironmentFault) else episode.send(answer)
-                playing[slot] = index, episode, Question(slot, call, arguments)
-            except StopIteration as end:
-                returned[index] = end.value
+        def go_on(slot: int, answer: Any = None) -> Question | None:
+            """The next question of a slot's episode, or the first of the one that follows it there."""
+            while True:
+                if slot not in playing:
+                    if failed or (following := next(coming, None)) is None:
+                        return None
+                    playing[slot], answer = following, None
+                index, episode = playing[slot]
+                try:
+                    said = episode.throw(answer) if isinstance(answer, EnvironmentFault) else episode.send(answer)
+                    return Question(slot, *said)
+                except StopIteration as end:
+                    returned[index] = end.value
+                except Exception as error:
+                    failed[index] = error
+                del playing[slot]
+                self.release([slot])
 
-        while True:
-            for slot in range(width):
-                while slot not in playing and (following := next(coming, None)) is not None:
-                    go_on(slot, *following, None)
-            if not playing:
-                return [returned[index] for index in sorted(returned)]
-            asked, playing = playing, {}
-            answers = self.ask([question for _, _, question in asked.values()])
-            for (slot, (index, episode, _)), answer in zip(asked.items(), answers, strict=True):
-                go_on(slot, index, episode, answer)
+        width = 1 if self._away is None else BESIDE * self._away.workers.count
+        first = [question for slot in range(width) if (question := go_on(slot)) is not None]
+        (self._away or self._here).converse(first, lambda place, answer: go_on(first[place].slot, answer))
+        if failed:  # those before it are through, so it is the one that would have failed without workers
+            raise failed[min(failed)]
+        return [returned[index] for index in sorted(returned)]
+
+    def release(self, slots: Collection[int]) -> None:
+        """Say that nothing more is asked of slots until their next reset: what a worker would need to play on is forgotten."""
+        if self._away is not None:
+            self._away.release(slots)
 
     def reset(self, slot: int, seed: int) -> Answer:
         """Start task `seed` in a slot.
@@ -135,14 +149,26 @@ class EnvPool:
         return action
 
     def expert_actions(self, seed: int, max_turns: int) -> list[str] | None:
-        """The actions with which the expert wins a task within `max_turns`, played once and remembered.
+        """`expert_episodes` for one task.
+
+        Raises:
+            EnvironmentFault: when the environment fails in it.
+        """
+        (found,) = self.expert_episodes([seed], max_turns)
+        if isinstance(found, EnvironmentFault):
+            raise found
+        return found
+
+    def expert_episodes(self, seeds: Sequence[int], max_turns: int) -> list[list[str] | EnvironmentFault | None]:
+        """The actions with which the expert wins each task within `max_turns`; played once, side by side, and remembered.
 
         None where there is no expert, or where it does not win: its states are not those that lead to a solution, which
-        is what replaying it is for.
+        is what replaying it is for. The fault where the environment failed.
         """
-        if (seed, max_turns) not in self._expert:
-            self._expert[seed, max_turns] = self._play_expert(seed, max_turns)
-        return self._expert[seed, max_turns]
+        new = [seed for seed in dict.fromkeys(seeds) if (seed, max_turns) not in self._expert]
+        for seed, found in zip(new, self.play(_won_by_expert(seed, max_turns) for seed in new), strict=True):
+            self._expert[seed, max_turns] = found
+        return [self._expert[seed, max_turns] for seed in seeds]
 
     def close(self) -> None:
         """Close every environment; one that fails in it is warned of, since what it was made for is done."""
@@ -150,23 +176,26 @@ class EnvPool:
         for sentence in away + self._here.close():
             warnings.warn(sentence, RuntimeWarning, stacklevel=2)
 
-    def _play_expert(self, seed: int, max_turns: int) -> list[str] | None:
-        self.reset(0, seed)
-        actions: list[str] = []
-        won = False
-        while len(actions) < max_turns:
-            action = self.expert_action(0)
-            if action is None:
-                break
-            actions.append(action)
-            answer = self.step(0, action)
-            won = won if answer.success is None else answer.success
-            if answer.terminated or answer.truncated:
-                break
-        return actions if won else None
-
     def _one(self, slot: int, call: str, *arguments: Any) -> Any:
         (answer,) = self.ask([Question(slot, call, arguments)])
         if isinstance(answer, EnvironmentFault):
             raise answer
         return answer
+
+
+def _won_by_expert(seed: int, max_turns: int) -> Play[list[str] | EnvironmentFault | None]:
+    actions, won = list[str](), False
+    try:
+        yield "reset", (seed,)
+        while len(actions) < max_turns:
+            action: str | None = yield "expert_action", ()
+            if action is None:
+                break
+            actions.append(action)
+            answer: Answer = yield "step", (action,)
+            won = won if answer.success is None else answer.success
+            if answer.terminated or answer.truncated:
+                break
+    except EnvironmentFault as fault:
+        return fault
+    return actions if won else None

@@ -13,7 +13,7 @@ import pickle
 import socket
 import struct
 import sys
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from agentdistill import child
 from agentdistill.environment import EnvironmentFault
@@ -42,39 +42,39 @@ def _serve(link: socket.socket, stream: BinaryIO) -> None:
     try:
         held = LocalEnvironments(*take_over(packed))
     except (Exception, SystemExit) as error:
-        _send(link, ("refused", described(error)))
+        _send(link, pickle.dumps(("refused", described(error))))
         return
-    _send(link, ("ready", None))
+    _send(link, pickle.dumps(("ready", None)))
     while (message := _read(stream)) is not None:
-        lost: dict[int, tuple[str, Any]] = {}
+        lost: dict[int, bytes] = {}
         for question in pickle.loads(message):
-            answer = lost.get(question.slot) or _answer(held, question)
-            if answer[0] == "fault":  # nothing more is asked of that slot
-                lost[question.slot] = answer
-            _send(link, answer)
-    _send(link, ("closed", held.close()))
+            if question.slot not in lost:
+                answer, fault = _answer(held, question)
+                if fault:  # nothing more is asked of that slot
+                    lost[question.slot] = answer
+            _send(link, lost.get(question.slot, answer))
+    _send(link, pickle.dumps(("closed", held.close())))
 
 
-def _answer(held: LocalEnvironments, question: Question) -> tuple[str, Any]:
+def _answer(held: LocalEnvironments, question: Question) -> tuple[bytes, bool]:
+    """A message with the answer, and whether that is a fault."""
     try:
         if question.call == "free":
             held.free(question.slot)
-            return "answer", None
+            return pickle.dumps(("answer", None)), False
         answer = held.ask(question)
     except EnvironmentFault as broken:
-        return "fault", str(broken)
+        return pickle.dumps(("fault", str(broken))), True
     except UserError as error:
-        return "refused", str(error)
+        return pickle.dumps(("refused", str(error))), False
     try:
-        pickle.dumps(answer)
+        return pickle.dumps(("answer", answer)), False
     except Exception as error:
         reason = f"its answer cannot leave the worker process: {described(error)}"
-        return "fault", f"environment '{held.env_id}' failed in {question.call}(): {reason}"
-    return "answer", answer
+        return pickle.dumps(("fault", f"environment '{held.env_id}' failed in {question.call}(): {reason}")), True
 
 
-def _send(link: socket.socket, message: tuple[str, Any]) -> None:
-    data = pickle.dumps(message)
+def _send(link: socket.socket, data: bytes) -> None:
     link.sendall(LENGTH.pack(len(data)) + data)
 
 

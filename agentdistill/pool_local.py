@@ -101,6 +101,23 @@ class LocalEnvironments:
             answers.append(lost[question.slot])
         return answers
 
+    def converse(self, questions: Sequence[Question], take: Callable[[int, Any], Question | None]) -> None:
+        """Ask questions, and what follows from the answers.
+
+        Args:
+            questions: of one slot each.
+            take: gets the index of a question and its answer, or the fault it met with, and gives the question of the same slot
+                that comes next in its place, or None.
+
+        Raises:
+            UserError: when an environment cannot be made.
+        """
+        for index, first in enumerate(questions):
+            question: Question | None = first
+            while question is not None:
+                (answer,) = self.ask_all([question])
+                question = take(index, answer)
+
     def close(self) -> list[str]:
         """Close every environment; a sentence for each that failed in it."""
         envs, self._envs, self._spare = [*self._envs.values(), *self._spare], {}, []

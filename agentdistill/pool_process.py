@@ -15,6 +15,7 @@ from typing import Any
 from agentdistill import child
 from agentdistill.pool_child import CODE, LENGTH
 from agentdistill.pool_local import Question
+from agentdistill.pool_memory import used
 
 GRACE = 10.0  # seconds for a worker to close its environments
 SEND = 30.0  # seconds for an idle worker to take a question
@@ -65,13 +66,9 @@ class WorkerProcess:
         return self._process.pid
 
     @property
-    def resident(self) -> int:
-        """Bytes of memory in use; 0 where the system does not tell (other than Linux)."""
-        try:
-            with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError):
-            return 0
+    def memory(self) -> int:
+        """Bytes that it uses with its descendants, a Java process or a sandbox, say; 0 where the system does not tell."""
+        return used(self.pid)
 
     def ask(self, questions: Sequence[Question]) -> None:
         """Send questions, when all earlier ones are answered; their answers are the next messages.

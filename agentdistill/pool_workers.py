@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentdistill.environment import EnvironmentFault
 from agentdistill.errors import UserError
+from agentdistill.pool_deal import Deal
 from agentdistill.pool_handover import hand_over
 from agentdistill.pool_local import Question
 from agentdistill.pool_process import WorkerGone, WorkerProcess, readable
@@ -25,7 +26,7 @@ DEATHS = 3
 STARTS = 5  # failures to start, one after another, that are taken for chance
 START_TIMEOUT = 300.0
 _MIB = 1 << 20
-_NAP = 0.0005
+_NAP = 0.005
 _UNRECORDED = ("run_metadata", "system_prompt")  # they change nothing, and are no part of an episode
 
 
@@ -40,8 +41,9 @@ class Workers:
     Attributes:
         count: processes.
         timeout: seconds of wall time that one call may take.
-        recycle: episodes after which a process is replaced, before the next batch; 0: never.
-        memory: MiB of resident memory beyond which it is, on Linux; 0: no bound.
+        recycle: episodes after which a process is replaced, before the next batch or episode of a `converse`; 0: never.
+        memory: MiB that it and what it has started may use, on Linux (see `WorkerProcess.memory`); it is replaced beyond; 0: no
+            bound.
         modules: what processes import first, by name or `.py` file, beside the module that registers the environment.
     """
 
@@ -69,7 +71,7 @@ class _Job:
         return self.past[self.asked][0] if self.asked < len(self.past) else self.question
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Seat:
     """The place of one process and its successors."""
 
@@ -79,6 +81,18 @@ class _Seat:
     deadline: float = 0.0
     current: set[int] = field(default_factory=set)  # slots whose episode this process has brought to the present
     failed_starts: int = 0
+    look: bool = False  # whether to see if the process is worn, when it starts an episode
+    pace: float = 0.0  # seconds a step, of late
+
+
+@dataclass(slots=True)
+class _Talk:
+    """One batch: who takes an answer and may have a next question, and the episodes that no worker has started yet."""
+
+    take: Callable[[int, Any], Question | None]
+    deal: Deal
+    starting: dict[int, list[_Job]]
+    goes_on: bool  # whether answers lead to further questions
 
 
 class WorkerEnvironments:
@@ -109,23 +123,47 @@ class WorkerEnvironments:
         Raises:
             UserError: when an environment cannot be made, or no process can be started.
         """
-        self._packed = self._packed or hand_over(self.env_id, self.options, self.workers.modules)
         answers: list[Any] = [None] * len(questions)
-        self._place([q.slot for q in questions if q.call == "reset"])
+        self._talk(questions, answers.__setitem__, goes_on=False)
+        return answers
+
+    def converse(self, questions: Sequence[Question], take: Callable[[int, Any], Question | None]) -> None:
+        """As `LocalEnvironments.converse`, each conversation at its own pace; raises as `ask_all` does."""
+        self._talk(questions, take, goes_on=True)
+
+    def _talk(self, questions: Sequence[Question], take: Callable[[int, Any], Question | None], *, goes_on: bool) -> None:
+        self._packed = self._packed or hand_over(self.env_id, self.options, self.workers.modules)
+        starts = {question.slot: question.arguments for question in questions if question.call == "reset"}
+        if len(starts) == 1:  # that one stays where it is
+            starts.clear()
+        talk = _Talk(take, Deal(list(starts.items()), len(self._seats)), {slot: [] for slot in starts}, goes_on)
         for index, question in enumerate(questions):
-            self._seat(question.slot).queue.append(_Job(question, index))
+            there = talk.starting.get(question.slot)
+            (self._seat(question.slot).queue if there is None else there).append(_Job(question, index))
+        for seat in self._seats:
+            seat.look = True
         try:
-            while busy := [seat for seat in self._seats if seat.queue or seat.sent]:
-                for seat in busy:
-                    if not seat.sent:
-                        self._send(seat, answers)
-                self._hear(busy, answers)
+            while True:
+                idle = [seat for seat in self._seats if not seat.sent]
+                for seat in idle:
+                    self._deal(seat, talk)
+                self._renew(idle)
+                for seat in idle:
+                    if seat.queue:
+                        self._send(seat, talk)
+                if not (busy := [seat for seat in self._seats if seat.queue or seat.sent]):
+                    return
+                self._hear(busy, talk)
         finally:
             for seat in self._seats:  # where this was cut short, an answer may still come and be taken for another's
                 if seat.queue or seat.sent:
                     self._stop(seat)
                     seat.queue.clear()
-        return answers
+
+    def release(self, slots: Collection[int]) -> None:
+        """Forget the episodes of slots of which nothing more is asked until their next reset."""
+        for slot in slots:
+            self._past.pop(slot, None)
 
     def close(self) -> list[str]:
         """End every process; a sentence for each environment that failed in closing."""
@@ -138,27 +176,34 @@ class WorkerEnvironments:
     def _seat(self, slot: int) -> _Seat:
         return self._home.setdefault(slot, self._seats[slot % len(self._seats)])
 
-    def _place(self, starting: Sequence[int]) -> None:
-        """Give the slots that start an episode to the seats, in blocks: neighbours are often rollouts of one task, which is
-        loaded once where they share a process."""
-        for place, slot in enumerate(starting):
+    def _deal(self, seat: _Seat, talk: _Talk) -> None:
+        """Give a seat that has nothing to do some of the episodes that wait."""
+        if seat.queue and (seat.process is None or not seat.process.ready):
+            return
+        for slot in talk.deal.take(self._seats.index(seat)):
             old = self._seat(slot)
-            new = self._seats[place * len(self._seats) // len(starting)] if len(starting) > 1 else old
-            if new is not old and old.process is not None:
+            if old is not seat and old.process is not None:
                 old.queue.append(_Job(Question(slot, "free"), None))
                 old.current.discard(slot)
-            self._home[slot] = new
-        homes = {id(seat): seat for seat in map(self._seat, starting)}.values()
-        worn = [seat for seat in homes if seat.process is not None and self._worn(seat.process)]
+            self._home[slot] = seat
+            seat.queue += talk.starting.pop(slot)
+
+    def _renew(self, idle: Sequence[_Seat]) -> None:
+        """End worn processes that are to start an episode, before the first of a batch and between two that follow each other;
+        what else such a process holds is played again."""
+        starting = [seat for seat in idle if seat.look and any(job.question.call == "reset" for job in seat.queue)]
+        for seat in starting:
+            seat.look = False
+        worn = [seat for seat in starting if seat.process is not None and self._worn(seat.process)]
         self._complaints += _closed([seat.process for seat in worn if seat.process is not None])
         for seat in worn:
             self._stop(seat)
 
     def _worn(self, process: WorkerProcess) -> bool:
         recycle, memory = self.workers.recycle, self.workers.memory
-        return bool((recycle and process.episodes >= recycle) or (memory and process.resident > memory * _MIB))
+        return bool((recycle and process.episodes >= recycle) or (memory and process.memory > memory * _MIB))
 
-    def _send(self, seat: _Seat, answers: list[Any]) -> None:
+    def _send(self, seat: _Seat, talk: _Talk) -> None:
         """Send what is waiting, in a process that is started first where there is none."""
         if seat.process is None:
             self._start(seat)
@@ -176,7 +221,7 @@ class WorkerEnvironments:
                 seat.process.ask(questions)
             except WorkerGone:
                 seat.sent.clear()  # no question is to blame
-                self._died(seat, answers)
+                self._died(seat, talk)
 
     def _start(self, seat: _Seat) -> None:
         try:
@@ -185,28 +230,29 @@ class WorkerEnvironments:
             self._failed_start(seat, f"{type(error).__name__}: {error}")
         seat.deadline = time.monotonic() + START_TIMEOUT
 
-    def _hear(self, busy: Sequence[_Seat], answers: list[Any]) -> None:
+    def _hear(self, busy: Sequence[_Seat], talk: _Talk) -> None:
         """Wait for something to happen, and take what has."""
         seats = [(seat, seat.process) for seat in busy if seat.process is not None]
-        if any(len(seat.sent) > 1 for seat in busy):
-            time.sleep(_NAP)  # answers then come several at a time, and this process takes less of what the workers run on
+        waiting = bool(talk.starting) or talk.goes_on
+        # Answers then come several at a time, and this process takes less of what the workers run on.
+        time.sleep(min(_NAP, (min if waiting else max)(seat.pace * max(len(seat.sent) - 1, 0) / 2 for seat in busy)))
         if seats:
             readable([process for _, process in seats], min(seat.deadline for seat, _ in seats) - time.monotonic())
         for seat, process in seats:
             try:
                 messages = process.receive()
             except WorkerGone:
-                self._died(seat, answers)
+                self._died(seat, talk)
                 continue
             for kind, said in messages:
-                self._heard(seat, kind, said, answers)
+                self._heard(seat, kind, said, talk)
             now = time.monotonic()
             if messages:
                 seat.deadline = now + self.workers.timeout
             elif now > seat.deadline:
-                self._late(seat, answers)
+                self._late(seat, talk)
 
-    def _heard(self, seat: _Seat, kind: str, said: Any, answers: list[Any]) -> None:
+    def _heard(self, seat: _Seat, kind: str, said: Any, talk: _Talk) -> None:
         assert seat.process is not None
         if kind == "refused":
             raise UserError(said)
@@ -217,41 +263,52 @@ class WorkerEnvironments:
         if job.done:
             return
         if kind == "fault":
-            self._lost(seat, job, EnvironmentFault(said), answers)
+            self._lost(seat, job, EnvironmentFault(said), talk)
         elif job.asked == len(job.past):
-            self._answered(seat, job, said, answers)
+            self._answered(seat, job, said, talk)
         elif said == job.past[job.asked][1]:
             job.asked += 1
         else:
             reason = f"{_named(job.now)} had another answer when the episode was played again in a new worker process"
             fault = EnvironmentFault(f"environment '{self.env_id}' is not deterministic: {reason}")
-            self._lost(seat, job, fault, answers)
+            self._lost(seat, job, fault, talk)
 
-    def _answered(self, seat: _Seat, job: _Job, answer: Any, answers: list[Any]) -> None:
+    def _answered(self, seat: _Seat, job: _Job, answer: Any, talk: _Talk) -> None:
         seat.queue.remove(job)
         job.done = True
         if job.index is None:
             return
         question, slot = job.question, job.question.slot
-        answers[job.index] = answer
         if question.call == "reset":
             self._past[slot] = []
+        if question.call == "step":
+            seat.pace += (answer.seconds - seat.pace) / 8
         if slot in self._past:
             seat.current.add(slot)
             if question.call not in _UNRECORDED:
                 self._past[slot].append((question, answer))
+        self._take(seat, job.index, answer, talk)
 
-    def _lost(self, seat: _Seat, job: _Job, fault: EnvironmentFault, answers: list[Any]) -> None:
+    @staticmethod
+    def _take(seat: _Seat, index: int, answer: Any, talk: _Talk) -> None:
+        """Hand an answer on; what is asked next of that slot waits behind the others."""
+        if (following := talk.take(index, answer)) is not None:
+            seat.look = seat.look or following.call == "reset"
+            seat.queue.append(_Job(following, index))
+
+    def _lost(self, seat: _Seat, job: _Job, fault: EnvironmentFault, talk: _Talk) -> None:
         """A job's episode is at fault; so are the questions that follow it in this batch."""
         slot = job.question.slot
         self._past.pop(slot, None)
         seat.current.discard(slot)
-        for each in seat.queue:
-            if each.question.slot == slot and each.index is not None:
-                answers[each.index], each.done = fault, True
+        lost = [each for each in seat.queue if each.question.slot == slot]
         seat.queue = deque(each for each in seat.queue if each.question.slot != slot)
+        for each in lost:
+            each.done = True
+            if each.index is not None:
+                self._take(seat, each.index, fault, talk)
 
-    def _died(self, seat: _Seat, answers: list[Any]) -> None:
+    def _died(self, seat: _Seat, talk: _Talk) -> None:
         assert seat.process is not None
         ready, job = seat.process.ready, next(iter(seat.sent), None)
         how = self._stop(seat)
@@ -262,9 +319,9 @@ class WorkerEnvironments:
             if job.deaths >= DEATHS:
                 where = f"environment '{self.env_id}' failed in {_named(job.now)}"
                 fault = EnvironmentFault(f"{where}: its worker process died {DEATHS} times ({how})")
-                self._lost(seat, job, fault, answers)
+                self._lost(seat, job, fault, talk)
 
-    def _late(self, seat: _Seat, answers: list[Any]) -> None:
+    def _late(self, seat: _Seat, talk: _Talk) -> None:
         assert seat.process is not None
         ready, job = seat.process.ready, next(iter(seat.sent), None)
         self._stop(seat)
@@ -273,7 +330,7 @@ class WorkerEnvironments:
         elif job is not None and not job.done:
             said = f"no answer within {self.workers.timeout:g} s (env.timeout), so its worker process was killed"
             fault = EnvironmentTimeout(f"environment '{self.env_id}' timed out in {_named(job.now)}: {said}")
-            self._lost(seat, job, fault, answers)
+            self._lost(seat, job, fault, talk)
 
     def _failed_start(self, seat: _Seat, how: str) -> None:
         seat.failed_starts += 1

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentdistill import child
+from agentdistill.rendering import said
 
 MEMORY = 2 << 30
 START_TIMEOUT = 60.0
@@ -173,11 +174,7 @@ def _answer(run: Callable[..., Any], line: bytes) -> dict[str, Any]:
         answer = {"result": run(*json.loads(line))}
         json.dumps(answer)
     except (Exception, SystemExit) as error:
-        try:
-            said = str(error)
-        except Exception:
-            said = ""
-        answer = {"raised": [type(error).__name__, said[:1_000]]}
+        answer = {"raised": [type(error).__name__, said(error)[:1_000]]}
     return answer
 
 

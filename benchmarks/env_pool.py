@@ -1,22 +1,29 @@
 """Steps a second of `agentdistill/ALFWorld-v0` in two worker processes against one, and with `--here` against this process.
 
-All sides play the same games by the same commands, one batch after another as a rollout does: everybody's reset, then
-everybody's step, until the turn limit. They take turns within one run; what they answer is compared. Each side plays one batch
-first that is not counted, so that processes have started. Prints a table and, last, one JSON object: `ratio` is the median of
-the runs' ratios of steps a second, resets not counted, and `ratio_with_resets` where they are. Two workers need two idle cores:
-on a busy machine, `chrt -r 5` before the command (as root) lets nothing else run beside it.
+Measured is what a rollout waits for: the seconds in `EnvPool.ask` of whole batches, everybody's reset and then everybody's
+step, turn after turn, each batch of new games. How a command is chosen, a model's work in a rollout, is not counted. All sides
+play the same games by the same commands and take turns within one run, a batch each, first one and then the other; what they
+answer is compared. Each side plays one batch first that is not counted, so that processes have started.
 
-    AGENTDISTILL_DATA=… python benchmarks/env_pool.py [--slots 32] [--turns 30] [--repeats 3] [--workers 2] [--here]
+Prints a table and, last, one JSON object: `ratio` is the median of the batches' ratios of steps a second, and `ratio_steps`
+that of the steps alone. Of these a batch waits, at every turn, for the worker whose steps take longest: `ratio_steps_bound`
+is what two workers could reach at most with the seconds that steps took in one worker, half the episodes each. It grows with
+`--slots`. Two workers need two idle cores: on a busy machine, `chrt -r 5` before the command (as root) lets nothing else run
+beside it.
+
+    AGENTDISTILL_DATA=… python benchmarks/env_pool.py [--slots 32] [--turns 30] [--repeats 5] [--workers 2] [--here]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
 import statistics
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from agentdistill import environment
@@ -32,22 +39,45 @@ def command(observation: str, key: str) -> str:
     return random.Random(key).choice(listed)
 
 
-def play(pool: EnvPool, seeds: list[int], turns: int) -> tuple[float, float, list[list[Any]]]:
-    """Seconds of resets, seconds of steps, and every answer."""
-    began = time.perf_counter()
-    said = [pool.ask([Question(slot, "reset", (seed,)) for slot, seed in enumerate(seeds)])]
-    started = time.perf_counter()
-    for turn in range(turns):
+@dataclass
+class Batch:
+    """Seconds of the resets and of all steps, and every answer."""
+
+    resets: float
+    steps: float
+    said: list[list[Any]]
+
+    def rate(self, resets: bool = True) -> float:
+        """Steps a second."""
+        return sum(map(len, self.said[1:])) / (self.steps + self.resets * resets)
+
+    def bound(self, workers: int) -> float:
+        """The most by which so many workers could be faster in steps."""
+        rows = [[answer.seconds for answer in row] for row in self.said[1:]]
+        cuts = [len(rows[0]) * i // workers for i in range(workers + 1)]
+        slowest = sum(max(sum(row[a:b]) for a, b in itertools.pairwise(cuts)) for row in rows)
+        return float(sum(map(sum, rows)) / slowest)
+
+
+def play(pool: EnvPool, seeds: list[int], turns: int) -> Batch:
+    """Play a batch of games."""
+    questions = [Question(slot, "reset", (seed,)) for slot, seed in enumerate(seeds)]
+    seconds, said = list[float](), list[list[Any]]()
+    for turn in range(turns + 1):
+        began = time.perf_counter()
+        said.append(pool.ask(questions))
+        seconds.append(time.perf_counter() - began)
         commands = [command(answer.observation, f"{seed} {turn}") for seed, answer in zip(seeds, said[-1], strict=True)]
-        said.append(pool.ask([Question(slot, "step", (text,)) for slot, text in enumerate(commands)]))
-    return started - began, time.perf_counter() - started, said
+        questions = [Question(slot, "step", (text,)) for slot, text in enumerate(commands)]
+    pool.release(range(len(seeds)))
+    return Batch(seconds[0], sum(seconds[1:]), said)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--turns", type=int, default=30)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--here", action="store_true", help="play in this process too")
     arguments = parser.parse_args()
@@ -57,37 +87,36 @@ def main() -> None:
         for count in ([0] if arguments.here else []) + [1, arguments.workers]
     }
     seeds = list(environment.task_seeds(sides[1].prototype(), "train"))
-    rates: dict[int, list[tuple[float, float]]] = {count: [] for count in sides}
-    steps, equal = arguments.slots * arguments.turns, True
+    played: dict[int, list[Batch]] = {count: [] for count in sides}
+    equal = True
     for repeat in range(arguments.repeats + 1):
-        batch = seeds[repeat * arguments.slots : (repeat + 1) * arguments.slots]
-        answers = []
-        for count in sorted(sides, reverse=bool(repeat % 2)):
-            resets, stepping, said = play(sides[count], batch, arguments.turns)
-            answers.append(said)
+        games = seeds[repeat * arguments.slots : (repeat + 1) * arguments.slots]
+        batches = {count: play(sides[count], games, arguments.turns) for count in sorted(sides, reverse=bool(repeat % 2))}
+        equal = equal and all(batch.said == batches[1].said for batch in batches.values())
+        for count, batch in batches.items():
             if repeat:
-                rates[count].append((steps / stepping, steps / (stepping + resets)))
+                played[count].append(batch)
                 print(
-                    f"repeat {repeat}: {count} workers {steps / stepping:7.1f} steps/s, {steps / (stepping + resets):7.1f} with"
-                    f" {arguments.slots} resets, load {os.getloadavg()[0]:.1f}"
+                    f"batch {repeat}: {count} workers {batch.rate():7.1f} steps/s with {arguments.slots} resets,"
+                    f" {batch.rate(False):7.1f} without, load {os.getloadavg()[0]:.1f}"
                 )
-        equal = equal and all(each == answers[0] for each in answers)
     for pool in sides.values():
         pool.close()
 
-    def ratio(over: int, under: int, part: int) -> list[float]:
-        return [round(a[part] / b[part], 3) for a, b in zip(rates[over], rates[under], strict=True)]
+    def ratios(over: int, under: int, resets: bool = True) -> list[float]:
+        return [round(a.rate(resets) / b.rate(resets), 3) for a, b in zip(played[over], played[under], strict=True)]
 
-    many = ratio(arguments.workers, 1, 0)
-    by_workers = {str(count): round(statistics.median(r[0] for r in rates[count]), 1) for count in sides}
+    many = ratios(arguments.workers, 1)
+    by_workers = {str(count): round(statistics.median(batch.rate() for batch in played[count]), 1) for count in sides}
     print(
         json.dumps(
             {
                 "benchmark": "env_pool", "env": ENV, "slots": arguments.slots, "turns": arguments.turns,
                 "workers": arguments.workers, "steps_per_second_by_workers": by_workers, "answers_equal": equal,
                 "ratio": statistics.median(many), "ratios": many,
-                "ratio_with_resets": statistics.median(ratio(arguments.workers, 1, 1)),
-                "one_worker_over_this_process": statistics.median(ratio(1, 0, 0)) if arguments.here else None,
+                "ratio_steps": statistics.median(ratios(arguments.workers, 1, False)),
+                "ratio_steps_bound": round(statistics.median(batch.bound(arguments.workers) for batch in played[1]), 3),
+                "one_worker_over_this_process": statistics.median(ratios(1, 0)) if arguments.here else None,
             }
         )
     )  # fmt: skip

@@ -36,12 +36,15 @@ class Reverse(ad.TextEnv):
 
     def expert_action(self):
         return self.word[::-1]
+
+    def plan(self):
+        return self.word[::-1]
 """
 EXPERIMENT = """
 name: small
-env: {id: user/Reverse-v0, module: reverse.py, max_turns: 4, max_context: 96}
+env: {id: user/Reverse-v0, module: reverse.py, max_turns: 4, max_context: 128}
 student: {model: tiny:32x1, sft: {demonstrations: 16, noisy: 0, steps: 6, batch: 8}}
-teacher: {model: initial}
+teacher: {model: initial, privileged: true}
 sampling: {max_tokens: 6}
 train: {iterations: 8, tasks: 4, checkpoint_every: 2}
 eval: {tasks: 4}

@@ -22,7 +22,7 @@ from agentdistill.policies.base import SamplingParams
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scripted import ScriptedSampler
-from agentdistill.pool import EnvironmentFault, EnvPool, Question, Workers
+from agentdistill.pool import EnvironmentFault, EnvPool, Play, Question, Workers
 from agentdistill.pool_workers import EnvironmentTimeout
 from agentdistill.rollout import Limits, Rollout, Task
 from agentdistill.trajectory import StopReason, Trajectory
@@ -57,7 +57,14 @@ def pids(pool: EnvPool) -> list[int]:
 def resident(pool: EnvPool) -> float:
     """MiB of the largest worker."""
     assert pool._away is not None
-    return max(process.resident for process in pool._away.processes) / (1 << 20)
+    return max(process.memory for process in pool._away.processes) / (1 << 20)
+
+
+def measured(pool: EnvPool) -> list[tuple[int, float]]:
+    """The episodes that each worker alive was asked for, and the MiB that it uses."""
+    assert pool._away is not None
+    found = [(each.episodes, each.memory / (1 << 20)) for each in pool._away.processes if each.ready]
+    return [(episodes, memory) for episodes, memory in found if memory]
 
 
 def timeless(played: list[Trajectory]) -> list[dict[str, Any]]:
@@ -97,14 +104,15 @@ def test_trajectories_are_the_same_with_any_number_of_workers(
             timeless(first + shown + rollout.run(tasks[1:3], PARAMS, "c")),
             pool.expert_actions(2, 9),
             pool.expert_actions(1, 9),
+            pool.expert_episodes(range(8), 9),
         ]
 
     assert everything(open_pool(count)) == everything(open_pool(0))
 
 
 def test_chaos_costs_no_episode_and_changes_none(open_pool: Open, chat: Chat) -> None:
-    """200 episodes while workers are killed at random moments, also while they start."""
-    rng, killed = random.Random(0), list[int]()
+    """200 episodes that leak 2 MiB each, while workers are killed at random moments, also while they start."""
+    rng, killed, held = random.Random(0), list[int](), list[tuple[int, float]]()
 
     def kill() -> None:
         if victims := pids(pool):
@@ -112,7 +120,11 @@ def test_chaos_costs_no_episode_and_changes_none(open_pool: Open, chat: Chat) ->
             os.kill(killed[-1], signal.SIGKILL)
 
     def disturbed(key: int, turn: int) -> str:
-        if rng.random() < 0.015:
+        if key % 10 == 0:
+            held.extend(measured(pool))
+            assert pool._away is not None
+            assert len(pool._away._past) <= 20
+        if rng.random() < 0.01:
             timers.append(threading.Timer(rng.uniform(0, 0.04), kill))
             timers[-1].start()
         return f"{key} {turn}"
@@ -122,19 +134,23 @@ def test_chaos_costs_no_episode_and_changes_none(open_pool: Open, chat: Chat) ->
         return [t for b in range(10) for t in rollout.run([Task(20 * b + k, 0) for k in range(20)], PARAMS, f"b{b}")]
 
     timers: list[threading.Timer] = []
-    pool = open_pool(2, {"recycle": 30}, pause=0.003)
+    pool = open_pool(2, {"recycle": 20}, pause=0.003, leak=2)
     played = run(pool, disturbed)
     for timer in timers:
         timer.join()
-    assert len(set(killed)) > 5
+    assert len(set(killed)) > 4
     assert [t.seed for t in played] == list(range(200))
     assert len({t.id for t in played}) == 200
     assert timeless(played) == timeless(run(open_pool(0), lambda key, turn: f"{key} {turn}"))
+    # A process has at most 19 episodes before a batch, and 11 of a batch's 20, some of them again for one that was killed.
+    assert max(memory for _, memory in held) < 60 + 2 * (19 + 2 * 11)
+    assert min(memory - 2 * episodes for episodes, memory in held) > 20  # so a worker's hundred without an end would be 220
+    assert pool._away is not None
+    assert pool._away._past == {}
 
 
-@pytest.mark.parametrize("limits", [{"recycle": 6}, {"memory": 85}])
-def test_memory_is_bounded_by_new_processes(open_pool: Open, limits: dict[str, int]) -> None:
-    pool, leaking = open_pool(1, limits, leak=4), open_pool(1, leak=4)
+def test_memory_is_bounded_by_new_processes(open_pool: Open) -> None:
+    pool, leaking = open_pool(1, {"memory": 85}, leak=4), open_pool(1, leak=4)
     peak, seen = 0.0, set[int]()
     for seed in range(30):
         for each in (pool, leaking):
@@ -145,6 +161,86 @@ def test_memory_is_bounded_by_new_processes(open_pool: Open, limits: dict[str, i
     assert peak < 110
     assert len(seen) > 2
     assert len(pids(pool)) == 1
+
+
+def test_memory_is_bounded_also_within_one_long_play(open_pool: Open) -> None:
+    pool = open_pool(2, {"recycle": 8}, leak=6)
+    seen, peak = set[int](), list[float]()
+
+    def episode(seed: int) -> Play[str]:
+        yield "reset", (seed,)
+        answer = yield "step", ("a",)
+        seen.update(pids(pool))
+        peak.append(resident(pool))
+        return str(answer.observation)
+
+    def all_of(each: EnvPool) -> list[str]:
+        return each.play(episode(seed) for seed in range(40))
+
+    played = all_of(pool)
+    assert len(seen) > 4
+    assert pool._away is not None
+    assert pool._away._past == {}
+    assert max(peak) < 135  # without an end, 120 MiB more than the 45 of an empty one
+    assert played == all_of(open_pool(1))
+
+
+def test_a_workers_children_count_as_its_memory(open_pool: Open) -> None:
+    pool, small = open_pool(1, {"memory": 120}, child=100), open_pool(1, {"memory": 120})
+    for each, processes in ((pool, 3), (small, 1)):
+        seen = set[int]()
+        for seed in range(3):
+            each.reset(0, seed)
+            seen |= set(pids(each))
+        assert len(seen) == processes
+
+
+def test_episodes_that_are_played_side_by_side_do_not_wait_for_each_other(open_pool: Open, tmp_path: Path) -> None:
+    file = tmp_path / "through"
+
+    def waits(seed: int) -> Play[str]:
+        yield "reset", (seed,)
+        return str((yield "step", (f"wait for {file}",)).observation)
+
+    def goes_on(seed: int) -> Play[str]:
+        yield "reset", (seed,)
+        for turn in range(4):
+            yield "step", (f"{turn}",)
+        file.touch()
+        return "through"
+
+    found = open_pool(2).play(waits(seed) if seed < 4 else goes_on(seed) for seed in range(8))  # four a worker
+    assert found == ["True"] * 4 + ["through"] * 4
+
+
+def test_the_first_episode_that_fails_is_the_one_told_of_and_none_is_begun_after_it(open_pool: Open) -> None:
+    for count in (0, 2):
+        begun, pool = list[int](), open_pool(count)
+
+        def episode(seed: int, begun: list[int] = begun) -> Play[None]:
+            begun.append(seed)
+            yield "reset", (seed,)
+            for turn in range(6 - seed):
+                yield "step", (f"{turn}",)
+            if seed in (2, 5):
+                raise UserError(f"episode {seed} is wrong")
+
+        before = pids(pool) if count else []
+        with pytest.raises(UserError, match=r"^episode 2 is wrong$"):
+            pool.play(episode(seed) for seed in range(30))
+        assert len(begun) < 30
+        assert (pids(pool) if count else []) == before  # an episode's own mistake costs no process
+
+
+def test_an_expert_that_fails_is_told_of_for_its_task_alone(open_pool: Open) -> None:
+    pool = open_pool(2, expert_fails=(1, 3))
+    found = pool.expert_episodes([0, 1, 2, 1], 9)
+    said = "environment 'lab/Odds-v0' failed in expert_action(): ValueError: lost"
+    assert [str(each) for each in found if isinstance(each, EnvironmentFault)] == [said] * 2
+    assert [found[0], found[2]] == open_pool(0).expert_episodes([0, 2], 9)
+    assert pool.expert_episodes([1], 9)[0] is found[1]  # remembered, as the others are
+    with pytest.raises(EnvironmentFault, match="lost"):
+        pool.expert_actions(3, 9)
 
 
 def test_an_episode_whose_worker_is_killed_goes_on_in_another_and_others_do_not_notice(open_pool: Open) -> None:

@@ -51,6 +51,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         def cycle():
             a = []; a.append(a); return a
         def huge(n): return "x" * n
+        class Mute(Exception):
+            def __str__(self): raise RuntimeError
+        def fail(): raise Mute
         """)
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -103,6 +106,12 @@ def test_exceptions_come_back_by_name_and_the_process_lives_on():
     with pytest.raises(WorkerRaised, match="TypeError"):
         worker.call("a")
     assert (worker.call(3), worker.starts) == (6, 1)
+
+
+def test_an_exception_that_cannot_be_printed_comes_back_by_its_name_alone(module: str):
+    with pytest.raises(WorkerRaised, match=r"^Mute$") as caught:
+        Worker(f"{module}:fail", timeout=10).call()
+    assert (caught.value.kind, caught.value.said) == ("Mute", "")
 
 
 def test_a_result_that_is_not_json_is_an_error(module: str):
