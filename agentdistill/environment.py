@@ -93,7 +93,12 @@ class TextEnv(gym.Env[str, str]):
     """A text environment. `reset(seed=s)` chooses task `s` and is deterministic; `info` carries:
 
     - after `reset`: `task_id` (str), and whatever else helps a reader;
-    - after `step`: `success` (bool), and `tool_calls` (list of `ToolCall`) where there were any.
+    - after `step`: `success` (bool), and `tool_calls` (list of `ToolCall`) where there were any;
+    - optionally, what a view (`view.py`) shows in places of its own: after `reset` `goal`, the task in words, and
+      `instructions`, how to answer; after both `text`, the observation without those and without lists, `admissible` (list
+      of str), the commands that are possible now, and `notes`, what else is worth showing now but not later; after `step`
+      `command`, what the message was taken for. All but `admissible` are str. Without them the first observation is the
+      task, and observations and messages are shown as they are.
 
     `success` is a statement about the episode so far, so the last one counts: what was reached at one step and lost at a
     later one is no success. A step without it leaves the last word standing, except that an end with a positive reward
@@ -139,6 +144,7 @@ class Answer:
 
     Attributes:
         success: its word on the episode so far; None where it said nothing.
+        goal, instructions, text, admissible, notes, command: see `TextEnv`; None where it gave none.
         seconds: wall time it took; no part of what it said, so answers are equal without it.
     """
 
@@ -149,20 +155,33 @@ class Answer:
     success: bool | None = None
     task_id: str = ""
     tool_calls: list[ToolCall] | None = None
+    goal: str | None = None
+    instructions: str | None = None
+    text: str | None = None
+    admissible: list[str] | None = None
+    notes: str | None = None
+    command: str | None = None
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def bare(self) -> str:
+        """The observation without goal, instructions and lists, as far as the environment tells it apart."""
+        return self.observation if self.text is None else self.text
 
 
 def reset(env: gym.Env[str, str], seed: int) -> Answer:
     """Start task `seed`.
 
     Raises:
-        EnvironmentFault: when the environment raises or answers anything but `(text, dict)`.
+        EnvironmentFault: when the environment raises or answers anything but `(text, dict)`, or the dict has something else
+            where `TextEnv` says text or a list of texts.
     """
     with blame(_name(env), f"reset(seed={seed})"):
         observation, info = _parts(env.reset(seed=seed), "observation", "info")
         return Answer(
             require_text(observation, "the observation"),
             task_id=require_text(str(_info(info).get("task_id", seed)), "info['task_id']"),
+            **_shown(info, "goal", "instructions", "text", "notes"),
         )
 
 
@@ -171,7 +190,7 @@ def step(env: gym.Env[str, str], action: str) -> Answer:
 
     Raises:
         EnvironmentFault: when the environment raises, or answers anything but `(text, finite reward, bool, bool, dict)`, with
-            a bool under `success` and a list of `ToolCall` under `tool_calls` if there are any.
+            a bool under `success`, a list of `ToolCall` under `tool_calls`, and what `TextEnv` says, if there are any.
     """
     with blame(_name(env), f"step({action[:80]!r})"):
         names = ("observation", "reward", "terminated", "truncated", "info")
@@ -179,7 +198,7 @@ def step(env: gym.Env[str, str], action: str) -> Answer:
         answer = Answer(
             require_text(observation, "the observation"), float(reward),
             _flag(terminated, "terminated"), _flag(truncated, "truncated"),
-            tool_calls=_tool_calls(_info(info).get("tool_calls")),
+            tool_calls=_tool_calls(_info(info).get("tool_calls")), **_shown(info, "text", "notes", "command"),
         )  # fmt: skip
         if not math.isfinite(answer.reward):
             raise Breach(f"the reward is {answer.reward}")
@@ -285,6 +304,16 @@ def _info(info: object) -> Mapping[str, Any]:
     if not isinstance(info, Mapping):
         raise Breach(f"info is of type {type(info).__name__}, not a dict")
     return info
+
+
+def _shown(info: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What the environment gave for a view to show; `admissible`, and the texts of these names."""
+    out: dict[str, Any] = {name: require_text(info[name], f"info['{name}']") for name in names if info.get(name) is not None}
+    if (commands := info.get("admissible")) is not None:
+        if not isinstance(commands, list | tuple):
+            raise Breach(f"info['admissible'] is of type {type(commands).__name__}, not a list of strings")
+        out["admissible"] = [require_text(command, "a command in info['admissible']") for command in commands]
+    return out
 
 
 def _tool_calls(calls: object) -> list[ToolCall] | None:

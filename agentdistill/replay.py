@@ -10,9 +10,9 @@ from typing import Any
 from agentdistill.environment import Answer, EnvironmentFault
 from agentdistill.errors import UserError
 from agentdistill.pool import EnvPool, Play, Workers
-from agentdistill.rollout import opening
 from agentdistill.trajectory import StopReason, Trajectory
 from agentdistill.verbs import callable_as_verb
+from agentdistill.view import opening
 
 RESET = -1
 """The turn of a difference that shows before the first action."""

@@ -7,19 +7,20 @@ every environment, and the bridge to the next prompt.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from agentdistill.chat import Chat, Prompt
+from agentdistill.chat import Chat
+from agentdistill.context import Context
 from agentdistill.policies.base import Request, Sample, Sampler, SamplingParams
 from agentdistill.pool import Answer, EnvironmentFault, EnvPool, Question
 from agentdistill.seeds import derive
 from agentdistill.trajectory import Author, StopReason, Trajectory, Turn
 from agentdistill.verbs import callable_as_verb
+from agentdistill.view import CHAT, View, opening
 
 Overflow = Literal["end", "window"]
-PLAN_INTRO = "A plan that solves this task (only you can see it):"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,17 @@ class Limits:
     Attributes:
         max_turns: messages an episode may have.
         max_context: tokens a context may have, the message being sampled included.
-        overflow: `end` the episode with PROMPT_OVERFLOW when the next prompt leaves no room, or `window` the context.
+        overflow: of a view that extends one context: `end` the episode with PROMPT_OVERFLOW when the next prompt leaves no
+            room, or `window` the context.
         window: turns kept when the context is windowed (the task is always repeated).
+        view: how what happened so far is shown; an episode ends with PROMPT_OVERFLOW when no form of it leaves room.
     """
 
     max_turns: int = 30
     max_context: int = 2048
     overflow: Overflow = "end"
     window: int = 2
+    view: View = CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +74,12 @@ class Clock:
 
 @dataclass(slots=True)
 class _Episode:
-    """An episode in play: the trajectory so far, the conversation as text, and the live context as ids."""
+    """An episode in play: the trajectory so far, and the live context."""
 
     slot: int
     task: Task
     trajectory: Trajectory
-    messages: list[dict[str, str]]
-    context: list[int] = field(default_factory=list)
-    prompt: Prompt | None = None
-    teacher_prompt: list[int] | None = None
-    plan: str | None = None
+    context: Context
     over: bool = False
 
 
@@ -106,6 +106,7 @@ class Rollout:
         while playing := [e for e in episodes if not e.over]:
             self._turn(playing, params)
         self.sampler.release()
+        self.pool.release(range(len(episodes)))
         return [e.trajectory for e in episodes]
 
     def _open(self, tasks: Sequence[Task], params: SamplingParams, batch: str) -> list[_Episode]:
@@ -136,18 +137,17 @@ class Rollout:
             temperature=params.temperature,
             group=task.group,
         )
-        episode = _Episode(slot, task, trajectory, [])
+        limits = self.limits
+        window = limits.window if limits.overflow == "window" else None
+        context = Context(self.chat, limits.view, limits.max_context, window)
+        episode = _Episode(slot, task, trajectory, context)
         for answer in answers:
             if isinstance(answer, EnvironmentFault):
                 return self._fault(episode, answer)
         first, system, *plan = answers
-        episode.messages = opening(system, first.observation)
-        episode.plan = plan[0] if plan else None
-        trajectory.task_id, trajectory.messages = first.task_id, list(episode.messages)
-        if self._too_long(*(m["content"] for m in episode.messages)):
-            return self._overflow(episode)
-        self._show(episode, Prompt(self.chat.start(episode.messages), fresh=True))
-        return episode
+        context.plan = plan[0] if plan else None
+        trajectory.task_id, trajectory.messages = first.task_id, opening(system, first.observation)
+        return self._shown(episode, context.begin(system, first))
 
     def _replay(self, episodes: Sequence[_Episode]) -> None:
         """Play the expert's actions that the tasks have in front."""
@@ -165,10 +165,10 @@ class Rollout:
         requests = [
             Request(
                 key=e.slot,
-                context=e.context,
+                context=e.context.ids,
                 seed=derive(e.task.sample_seed, len(e.trajectory.turns)),
                 stop_ids=self.chat.stop_ids,
-                max_tokens=self.limits.max_context - len(e.context),
+                max_tokens=self.limits.max_context - len(e.context.ids),
             )
             for e in playing
         ]
@@ -195,12 +195,11 @@ class Rollout:
         return answers
 
     def _record(self, episode: _Episode, sample: Sample, action: str, author: Author, seconds: float, answer: Answer) -> None:
-        prompt = episode.prompt
-        assert prompt is not None  # an episode in play always has a prompt waiting for its message
+        context = episode.context
         turn = Turn(
-            prompt_ids=prompt.ids,
-            fresh=prompt.fresh,
-            teacher_prompt_ids=episode.teacher_prompt,
+            prompt_ids=context.prompt.ids,
+            fresh=context.prompt.fresh,
+            teacher_prompt_ids=context.teacher_prompt,
             action_ids=sample.ids,
             action=action,
             logprobs=sample.logprobs,
@@ -218,17 +217,11 @@ class Rollout:
         episode.trajectory.turns.append(turn)
         if answer.success is not None:
             episode.trajectory.success = answer.success
-        episode.context = [*episode.context, *sample.ids]
-        episode.messages.append({"role": "assistant", "content": action})
         reason = self._ended(episode, answer)
         if reason is not None:
             episode.over, episode.trajectory.stop_reason = True, reason
-        elif self._too_long(answer.observation):
-            self._overflow(episode)
         else:
-            bridge = self.chat.bridge(episode.messages, sample.ids, answer.observation)
-            episode.messages.append({"role": "user", "content": answer.observation})
-            self._show(episode, bridge)
+            self._shown(episode, context.extend(sample.ids, action, answer))
 
     def _ended(self, episode: _Episode, answer: Answer) -> StopReason | None:
         played = len(episode.trajectory.turns)
@@ -242,31 +235,12 @@ class Rollout:
             return StopReason.DEPTH
         return None
 
-    def _show(self, episode: _Episode, prompt: Prompt) -> None:
-        """Put a prompt into the context; window it or end the episode where it leaves no room for a message."""
-        room = self.limits.max_context - 1
-        shown = episode.messages
-        if len(prompt.ids) + (0 if prompt.fresh else len(episode.context)) > room:
-            if self.limits.overflow == "window":
-                shown = windowed(episode.messages, self.limits.window)
-                prompt = Prompt(self.chat.start(shown), fresh=True)
-            if self.limits.overflow == "end" or len(prompt.ids) > room:
-                self._overflow(episode)
-                return
-            episode.trajectory.windowed += 1
-        episode.prompt = prompt
-        episode.context = [*([] if prompt.fresh else episode.context), *prompt.ids]
-        episode.teacher_prompt = None
-        if prompt.fresh and episode.plan is not None:
-            episode.teacher_prompt = self.chat.start(with_plan(shown, episode.plan))
-
-    def _too_long(self, *texts: str) -> bool:
-        """Whether texts that every context of the episode would hold leave no room, told without encoding megabytes."""
-        return any(self.chat.surely_longer(text, self.limits.max_context - 1) for text in texts)
-
     @staticmethod
-    def _overflow(episode: _Episode) -> _Episode:
-        episode.over, episode.trajectory.stop_reason = True, StopReason.PROMPT_OVERFLOW
+    def _shown(episode: _Episode, fits: bool) -> _Episode:
+        """Take note of how the next prompt was shown; the episode ends where it leaves no room for a message."""
+        episode.trajectory.windowed = episode.context.windowed
+        if not fits:
+            episode.over, episode.trajectory.stop_reason = True, StopReason.PROMPT_OVERFLOW
         return episode
 
     @staticmethod
@@ -274,27 +248,6 @@ class Rollout:
         episode.over, episode.trajectory.success = True, False
         episode.trajectory.stop_reason, episode.trajectory.error = StopReason.ENV_ERROR, str(fault)
         return episode
-
-
-def opening(system: str, observation: str) -> list[dict[str, str]]:
-    """The messages an episode starts with."""
-    first = {"role": "user", "content": observation}
-    return [{"role": "system", "content": system}, first] if system else [first]
-
-
-def windowed(messages: Sequence[dict[str, str]], turns: int) -> list[dict[str, str]]:
-    """The system message and the task, then the last `turns` (action, observation) pairs."""
-    head = 2 if messages[0]["role"] == "system" else 1
-    tail = messages[head:]
-    return [*messages[:head], *tail[max(0, len(tail) - 2 * turns) :]]
-
-
-def with_plan(messages: Sequence[Mapping[str, str]], plan: str) -> list[dict[str, Any]]:
-    """The messages with the plan under the task, as a teacher with privileged context sees them."""
-    out = [dict(m) for m in messages]
-    first = next(m for m in out if m["role"] == "user")
-    first["content"] = f"{first['content']}\n\n{PLAN_INTRO}\n{plan}"
-    return out
 
 
 callable_as_verb(__name__)

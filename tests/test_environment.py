@@ -126,6 +126,49 @@ def test_what_python_would_take_for_success_is_a_fault(won: object) -> None:
             environment.step(finishing(won, {}), "x")
 
 
+def test_what_a_view_may_show_is_carried_and_none_is_as_good_as_absent() -> None:
+    given = {"text": "bare", "admissible": ("go", "look"), "notes": "dark", "command": "go", "goal": None}
+    answer = environment.step(finishing(True, given), "x")
+    assert (answer.text, answer.admissible, answer.notes, answer.command) == ("bare", ["go", "look"], "dark", "go")
+    assert answer.bare == "bare"
+    first = environment.reset(starting({"goal": "win", "instructions": "so", "admissible": []}), 3)
+    assert (first.goal, first.instructions, first.admissible, first.text, first.bare) == ("win", "so", [], None, "start")
+    plain = environment.step(finishing(True, {}), "x")
+    assert (plain.goal, plain.text, plain.admissible, plain.command, plain.bare) == (None, None, None, None, "over")
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        ({"text": 7}, r"info\['text'\] is of type int, not a string"),
+        ({"notes": "\ud800"}, r"info\['notes'\] is no valid Unicode"),
+        ({"admissible": "go"}, r"info\['admissible'\] is of type str, not a list of strings"),
+        ({"admissible": ["go", 3]}, r"a command in info\['admissible'\] is of type int, not a string"),
+    ],
+)
+def test_what_a_view_cannot_show_is_a_fault(info: dict[str, Any], says: str) -> None:
+    with pytest.raises(EnvironmentFault, match=says):
+        environment.step(finishing(True, info), "x")
+    with pytest.raises(EnvironmentFault, match=says):
+        environment.reset(starting(info), 3)
+
+
+@pytest.mark.parametrize("key", ["goal", "instructions"])
+def test_a_goal_and_instructions_are_text(key: str) -> None:
+    with pytest.raises(EnvironmentFault, match=rf"info\['{key}'\] is of type list, not a string"):
+        environment.reset(starting({key: []}), 3)
+
+
+def starting(info: dict[str, Any]) -> TextEnv:
+    """An environment whose reset answers with this."""
+
+    class Starts(TextEnv):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+            return "start", info
+
+    return Starts()
+
+
 def finishing(terminated: Any, info: dict[str, Any]) -> TextEnv:
     """An environment whose step answers with these."""
 

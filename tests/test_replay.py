@@ -22,7 +22,7 @@ PLAYED = ["8", "x", "12", "3"]
 def record(seed: int = 3, **options: Any) -> Trajectory:
     """An episode of the guessing game, played without any model."""
     from agentdistill.pool import EnvPool
-    from agentdistill.rollout import opening
+    from agentdistill.view import opening
 
     pool = EnvPool("lab/Guess-v0", options)
     first = pool.reset(0, seed)

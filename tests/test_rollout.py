@@ -18,8 +18,9 @@ from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scripted import ScriptedSampler
 from agentdistill.pool import EnvPool
-from agentdistill.rollout import PLAN_INTRO, Limits, Rollout, Task, windowed, with_plan
+from agentdistill.rollout import Limits, Rollout, Task
 from agentdistill.trajectory import StopReason, Trajectory
+from agentdistill.view import PLAN_INTRO, windowed, with_plan
 from tests.needs import needs
 
 PARAMS = SamplingParams(max_tokens=32)

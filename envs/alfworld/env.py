@@ -80,7 +80,8 @@ class ALFWorldEnv(TextEnv):
             options: `shuffle` stands in for the environment's in this episode.
 
         Returns:
-            The observation, and `info`: `task_id`, `goal`, `task_type`, `admissible`, and `text`, the game's own words.
+            The observation, and `info`: `task_id`, `goal`, `task_type`, `instructions`, `admissible`, and `text`, the game's
+            own words.
 
         Raises:
             UserError: when no game has this seed, or its data is missing or damaged.
@@ -95,18 +96,18 @@ class ALFWorldEnv(TextEnv):
         shuffle = _checked((options or {}).get("shuffle", self.shuffle))
         text = self._engine.start(game, None if shuffle is False else derive(int(shuffle), "alfworld", seed))
         self._game, self._expert, self._turns = game, self._new_expert(game, self._engine), 0
-        info = {"task_id": game.id, "goal": game.goal, "task_type": game.task.type}
+        info = {"task_id": game.id, "goal": game.goal, "task_type": game.task.type, "instructions": self._prompt.instructions}
         return self._shown(text, first=True), info | self._seen(text)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Carry out a message's command; `info` carries `success`, `well_formed`, `admissible` and `text`."""
+        """Carry out a message's command; `info` carries `success`, `well_formed`, `command`, `admissible` and `text`."""
         _, engine, expert = self._current()
         command, formed = command_of(action), well_formed(action)
         text = engine.act(command)
         self._turns += 1
         expert.see(command, text)
         won = engine.won
-        info = {"success": won, "well_formed": formed} | self._seen(text)
+        info = {"success": won, "well_formed": formed, "command": command} | self._seen(text)
         return self._shown(text), self._reward(won, formed), won, not won and self._turns >= self.max_turns, info
 
     def close(self) -> None:

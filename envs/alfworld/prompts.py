@@ -29,6 +29,7 @@ class Prompt(pydantic.BaseModel, extra="forbid", frozen=True):
         listing: the admissible commands, with the field `{commands}`; an empty string where they are not to be shown.
         item: one of them, with the field `{command}`.
         separator: stands between two of them.
+        instructions: how to answer, for a view that shows it in a place of its own.
     """
 
     first: str
@@ -36,6 +37,7 @@ class Prompt(pydantic.BaseModel, extra="forbid", frozen=True):
     listing: str = "\n\nAdmissible commands: {commands}."
     item: str = "{command}"
     separator: str = ", "
+    instructions: str = INSTRUCTIONS
 
     def show(self, observation: str, goal: str, commands: Sequence[str] | None, *, first: bool) -> str:
         """The text for an agent; `commands` is None where they are not to be listed."""
@@ -48,7 +50,7 @@ class Prompt(pydantic.BaseModel, extra="forbid", frozen=True):
 
 _ROLE = "You are an agent who is expert in household tasks, in a world of text."
 _TURN = (
-    "\n\nIt is your turn. Reason about the situation step by step first, between <think> and </think>; then choose one "
+    "It is your turn. Reason about the situation step by step first, between <think> and </think>; then choose one "
     "admissible action and give it between <action> and </action>."
 )
 # The order of things is TCOD's and verl-agent's; the sentences are our own. A model that was trained on a peer's very words
@@ -56,11 +58,12 @@ _TURN = (
 PROMPTS = {
     "tcod": Prompt(first=f"{{observation}}\n\n{INSTRUCTIONS}{{listing}}", later="{observation}{listing}"),
     "verl-agent": Prompt(
-        first=f"{_ROLE}\nYou see: {{observation}}{{listing}}{_TURN}",
-        later=f"{_ROLE} Your task is to: {{goal}}.\nYou see: {{observation}}{{listing}}{_TURN}",
+        first=f"{_ROLE}\nYou see: {{observation}}{{listing}}\n\n{_TURN}",
+        later=f"{_ROLE} Your task is to: {{goal}}.\nYou see: {{observation}}{{listing}}\n\n{_TURN}",
         listing="\nThe admissible actions are: [{commands}].",
         item="'{command}'",
         separator="\n ",
+        instructions=_TURN,
     ),
 }
 

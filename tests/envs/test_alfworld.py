@@ -91,8 +91,9 @@ def test_an_unknown_command_costs_a_turn_and_changes_nothing():
     env = ALFWorldEnv(max_turns=2, admissible=False)
     _, before = env.reset(seed=UNSEEN)
     expected = env.expert_action()
-    step = env.step("<think>Up.</think><action>fly to the moon</action>")
-    info = {"success": False, "well_formed": True, "admissible": before["admissible"], "text": "Nothing happens."}
+    step = env.step("<think>Up.</think><action>fly</action>")
+    info = {"success": False, "well_formed": True, "command": "fly"}
+    info |= {"admissible": before["admissible"], "text": "Nothing happens."}
     assert step == ("Nothing happens.", 0.0, False, False, info)
     assert env.expert_action() == expected
     assert env.step("")[:4] == ("Nothing happens.", 0.0, False, True)
@@ -156,6 +157,7 @@ def test_the_start_tells_the_task_and_the_words_of_the_game(env: ALFWorldEnv):
     assert info["text"].startswith("-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room.")
     assert info["text"].endswith("\n\nYour task is to: examine the alarmclock with the desklamp.")
     assert text.startswith(info["text"])
+    assert info["instructions"] == INSTRUCTIONS
 
 
 def test_task_types_choose_among_the_games_of_a_split():
@@ -168,8 +170,9 @@ def test_task_types_choose_among_the_games_of_a_split():
 
 def test_verl_agents_preset_pays_ten_and_takes_a_tenth_for_a_malformed_message():
     env = ALFWorldEnv(preset="verl-agent")
-    text, _ = env.reset(seed=UNSEEN)
+    text, info = env.reset(seed=UNSEEN)
     assert "The admissible actions are: ['" in text
+    assert text.endswith(f"\n\n{info['instructions']}")
     assert env.max_turns == 50
     assert env.step("look")[1] == -0.1
     rewards = []
