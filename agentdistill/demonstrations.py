@@ -9,12 +9,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentdistill.chat import Chat, Prompt
+from agentdistill.chat import Chat
+from agentdistill.context import Context
 from agentdistill.errors import UserError
 from agentdistill.pool import EnvPool, Play
-from agentdistill.rollout import opening
+from agentdistill.recorded import Recorded
 from agentdistill.seeds import derive
 from agentdistill.trajectory import Author, StopReason, Trajectory, Turn
+from agentdistill.view import CHAT, View, opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,51 +28,61 @@ class Example:
 
 
 def demonstrate(
-    pool: EnvPool, seeds: Sequence[int], chat: Chat, *, max_turns: int, max_context: int, noise: float = 0.0, seed: int = 0
-) -> list[Trajectory]:
+    pool: EnvPool, seeds: Sequence[int], chat: Chat, *, max_turns: int, max_context: int, noise: float = 0.0, seed: int = 0,
+    recorded: Recorded | None = None, view: View = CHAT,
+) -> list[Trajectory]:  # fmt: skip
     """Play the expert once on each task; before each of its moves, a random action is taken with chance `noise`.
+
+    Args:
+        recorded: action lists that take precedence over the expert. They are played as they are, without random actions,
+            since they have no answer to them. Tasks with neither are left out.
+        view: how episodes are shown, as in rollouts (a conversation that is too long ends here, and is not windowed).
 
     Raises:
         UserError: when the environment has no expert, or noise is asked of one without `random_action`.
         EnvironmentFault: when the environment fails.
     """
-    if noise and seeds and not hasattr(pool.prototype().unwrapped, "random_action"):
+    scripts = recorded.actions if recorded is not None else {}
+    if noise and not scripts.keys() >= set(seeds) and not hasattr(pool.prototype().unwrapped, "random_action"):
         raise UserError(f"environment '{pool.env_id}' has no random_action(rng), which sft.noise needs; set sft.noise to 0")
-    return pool.play(
-        _episode(pool, task, chat, max_turns, max_context, noise, derive(seed, "demo", i)) for i, task in enumerate(seeds)
+    without = recorded is not None
+    played = pool.play(
+        _episode(
+            pool, Context(chat, view, max_context), task, max_turns, noise, derive(seed, "demo", i), scripts.get(task), without
+        )
+        for i, task in enumerate(seeds)
     )
+    return played if recorded is None else [t for t in played if t.turns or t.stop_reason != StopReason.MAX_TURNS]
 
 
 def _episode(
-    pool: EnvPool, task: int, chat: Chat, max_turns: int, max_context: int, noise: float, seed: int
-) -> Play[Trajectory]:
+    pool: EnvPool, context: Context, task: int, max_turns: int, noise: float, seed: int,
+    script: Sequence[str] | None, without: bool,
+) -> Play[Trajectory]:  # fmt: skip
     rng = random.Random(seed)
     first = yield "reset", (task,)
-    messages = opening((yield "system_prompt", ()), first.observation)
+    system = yield "system_prompt", ()
     out = Trajectory(
         id=f"demo/{task}-{seed}", env_id=pool.env_id, env_options=dict(pool.options), seed=task, task_id=first.task_id,
-        messages=list(messages), turns=[], stop_reason=StopReason.MAX_TURNS, policy="expert",
+        messages=opening(system, first.observation), turns=[], stop_reason=StopReason.MAX_TURNS, policy="expert",
     )  # fmt: skip
-    if any(chat.surely_longer(m["content"], max_context) for m in messages):
-        out.stop_reason = StopReason.PROMPT_OVERFLOW
-        return out
-    prompt = Prompt(chat.start(messages), fresh=True)
-    used = 0
+    fits = context.begin(system, first)
     while len(out.turns) < max_turns:
-        author: Author = "noise" if noise and rng.random() < noise else "expert"
+        author: Author = "noise" if script is None and noise and rng.random() < noise else "expert"
         if author == "noise":
             action, state = yield "random_action", (rng.getstate(),)
             rng.setstate(state)
+        elif script is not None:
+            action = script[len(out.turns)] if len(out.turns) < len(script) else None
         else:
             action = yield "expert_action", ()
         if action is None:
-            if not out.turns:
+            if not out.turns and not without:
                 raise UserError(f"environment '{pool.env_id}' has no expert for task {task}, so nothing can be imitated")
             break
-        used = (0 if prompt.fresh else used) + len(prompt.ids)
-        ids = [] if chat.surely_longer(action, max_context) else chat.message_ids(action)
-        used += len(ids)
-        if not ids or used > max_context:
+        chat, prompt = context.chat, context.prompt
+        ids = [] if not fits or chat.surely_longer(action, context.limit) else chat.message_ids(action)
+        if not ids or len(context.ids) + len(ids) > context.limit:
             out.stop_reason = StopReason.PROMPT_OVERFLOW
             break
         answer = yield "step", (action,)
@@ -81,15 +93,12 @@ def _episode(
         )  # fmt: skip
         if answer.success is not None:
             out.success = answer.success
-        messages.append({"role": "assistant", "content": action})
         if answer.terminated or answer.truncated:
             out.stop_reason = StopReason.TERMINATED if answer.terminated else StopReason.TRUNCATED
             break
-        if chat.surely_longer(answer.observation, max_context):
-            out.stop_reason = StopReason.PROMPT_OVERFLOW
-            break
-        prompt = chat.bridge(messages, ids, answer.observation)
-        messages.append({"role": "user", "content": answer.observation})
+        if len(out.turns) < max_turns:
+            fits = context.extend(ids, action, answer)
+        out.windowed = context.windowed
     return out
 
 
