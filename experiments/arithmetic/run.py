@@ -20,8 +20,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from agentdistill.intervals import across_seeds, wilson
 from agentdistill.report.data import load_run
-from agentdistill.training.evaluate import across_seeds, wilson
 
 HERE = Path(__file__).parent
 LABELS = {"before": "student before", "after": "student after", "teacher": "teacher"}

@@ -11,9 +11,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from agentdistill.intervals import across_seeds
 from agentdistill.report.data import load_run
 from agentdistill.store import Store
-from agentdistill.training.evaluate import across_seeds
 
 METHODS = {
     "opd": "OPD (exact reverse KL)",
