@@ -14,7 +14,23 @@ from agentdistill.tool import Tool, tool
 from agentdistill.trajectory import StopReason, ToolCall, Trajectory, Turn
 
 __version__ = "0.1.0"
-_VERBS = ("dry_run", "envs", "evaluate_run", "experiment", "load_run", "replay", "report", "rollout", "sft", "train")
+_VERBS = (
+    "compare",
+    "data_import",
+    "data_list",
+    "data_verify",
+    "dry_run",
+    "envs",
+    "evaluate_run",
+    "experiment",
+    "load_run",
+    "record_demonstrations",
+    "replay",
+    "report",
+    "rollout",
+    "sft",
+    "train",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,11 +9,16 @@ from typing import Any
 
 from agentdistill import config as config_module
 from agentdistill import curricula, environment, yamltext
+from agentdistill.compare import Comparison, Measure, rates
+from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
+from agentdistill.datasets import data_import, data_list, data_verify
 from agentdistill.errors import StoreError, UserError
+from agentdistill.intervals import Rate
 from agentdistill.modules import import_module
 from agentdistill.policies.load import is_tiny, load_model
 from agentdistill.pool import EnvPool, Workers
+from agentdistill.recording import record_demonstrations
 from agentdistill.replay import Report as ReplayReport
 from agentdistill.replay import replay as replay_episodes
 from agentdistill.report import report
@@ -21,22 +26,27 @@ from agentdistill.rollout import Task
 from agentdistill.seeds import derive
 from agentdistill.signals import Method
 from agentdistill.store import Store
-from agentdistill.training.check import check, first_seeds, required_tasks
-from agentdistill.training.evaluate import Rate, caveats, evaluate, stop_reasons
+from agentdistill.training.check import check, look_up, required_tasks, without_effect
+from agentdistill.training.evaluate import caveats, evaluate, stop_reasons
 from agentdistill.training.journal import write_atomic
 from agentdistill.training.run import Run
 from agentdistill.training.run import train as train_run
 from agentdistill.training.session import Session
 from agentdistill.trajectory import Trajectory
+from agentdistill.view import load as load_view
 
 Say = Callable[[str], None] | None
 __all__ = [
     "EnvInfo",
+    "data_import",
+    "data_list",
+    "data_verify",
     "dry_run",
     "envs",
     "evaluate_run",
     "experiment",
     "load_run",
+    "record_demonstrations",
     "replay",
     "report",
     "rollout",
@@ -106,11 +116,12 @@ def sft(
 def rollout(
     model: str, env: str, *, out: str | Path, tasks: int = 32, split: str = "test", temperature: float = 1.0,
     max_tokens: int = 64, max_turns: int = 30, max_context: int = 2048, options: Mapping[str, Any] | None = None,
-    module: str = "", workers: int = 0, seed: int = 0, say: Say = None,
+    view: str | Mapping[str, Any] = "chat", module: str = "", workers: int = 0, seed: int = 0, say: Say = None,
 ) -> list[Trajectory]:  # fmt: skip
     """Play tasks with a model and store the trajectories under `OUT/store`, batch `rollout`.
 
     Args:
+        view: how an episode is shown (see `view.py`): a name, or a mapping such as `{"kind": "window", "pairs": 4}`.
         module: Python module, or `.py` file, to import first, which registers the environment.
         workers: processes that hold the environments; 0: this one. It changes no result.
 
@@ -118,7 +129,7 @@ def rollout(
         UserError: for an argument out of range, an unknown model or environment, or an `out` that holds an earlier result.
     """
     config = _arguments(
-        model, env, tasks, split, 1, temperature, max_tokens, max_turns, max_context, options, module, workers, seed
+        model, env, tasks, split, 1, temperature, max_tokens, max_turns, max_context, options, view, module, workers, seed
     )  # fmt: skip
     folder = _new_result(out, "store/rollout.parquet")
     _resolve_environment(config, [(split, tasks)])
@@ -140,19 +151,20 @@ def rollout(
 def evaluate_run(
     model: str, env: str, *, out: str | Path, tasks: int = 200, split: str = "test", samples: int = 1,
     temperature: float = 0.0, max_tokens: int = 64, max_turns: int = 30, max_context: int = 2048,
-    options: Mapping[str, Any] | None = None, module: str = "", workers: int = 0, seed: int = 0, say: Say = None,
+    options: Mapping[str, Any] | None = None, view: str | Mapping[str, Any] = "chat", module: str = "", workers: int = 0,
+    seed: int = 0, say: Say = None,
 ) -> Rate:  # fmt: skip
-    """Success of a model on fixed tasks with a 95 % interval (`training.evaluate.clustered`); written to `OUT/eval.json`.
+    """Success of a model on fixed tasks with a 95 % interval (`intervals.clustered`); written to `OUT/eval.json`.
 
     Args:
         samples: episodes a task; more than 1 only at a temperature above 0.
-        module, workers: as for `rollout`.
+        view, module, workers: as for `rollout`.
 
     Raises:
         UserError: as `rollout`.
     """
     config = _arguments(
-        model, env, tasks, split, samples, temperature, max_tokens, max_turns, max_context, options, module, workers, seed
+        model, env, tasks, split, samples, temperature, max_tokens, max_turns, max_context, options, view, module, workers, seed
     )  # fmt: skip
     folder = _new_result(out, "eval.json", "store/eval.parquet")
     _resolve_environment(config, [(split, tasks)])
@@ -229,6 +241,8 @@ def dry_run(source: str | Path | Mapping[str, Any] | Experiment, **overrides: An
         "tasks": tasks, "expert": expert, "needs": sorted(method.needs), "axes": method.model_dump(mode="json"),
         "episodes": config.train.iterations * config.train.tasks * config.train.rollouts, "optimizer_steps": steps,
     }  # fmt: skip
+    if (note := without_effect(config)) is not None:
+        found["note"] = note
     return config_module.dump(config) + "---\n" + yamltext.dump({"resolved": found})
 
 
@@ -266,6 +280,51 @@ def replay(
         out.differences += found.differences
         tell(f"{name}: {found.episodes} episodes replayed, {len(found.differences)} differ")
     return out
+
+
+def compare(
+    first: str | Path, second: str | Path, *, measure: Measure = "success", out: str | Path | None = None, say: Say = None
+) -> Comparison:
+    """Compare two evaluations on the same tasks, in pairs (see `agentdistill.compare`).
+
+        ad.compare("runs/opd", "runs/sod")                               # what each had after training
+        ad.compare("runs/opd:eval-before", "runs/opd:eval-after")
+
+    Args:
+        first, second: folder of a run or an evaluation, or `FOLDER:BATCH` for one of its stored batches.
+        measure: `success`, or `reward`, the sum over an episode.
+        out: a JSON file for the result; not written by default.
+        say: takes the result in words; the terminal by default.
+
+    Raises:
+        UserError: when one of them holds no evaluation, or they share fewer than two tasks.
+    """
+    ours, theirs = _evaluation(str(first)), _evaluation(str(second))
+    found, tell = compare_pairs(ours, theirs, measure), say or print
+    for name, side in ((first, ours), (second, theirs)):
+        tell(f"{name}: success {rates(side)}")
+    tell(found.verdict)
+    if found.left_out:
+        tell(f"{found.left_out} tasks that only one of them has were left out")
+    if out is not None:
+        path = _named(out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps({"first": str(first), "second": str(second), **found.as_dict()}, indent=1))
+    return found
+
+
+def _evaluation(name: str) -> list[Trajectory]:
+    """The trajectories of an evaluation: `FOLDER:BATCH`, or the one that a folder is about."""
+    folder, colon, batch = name.rpartition(":")
+    if not colon or Path(name).is_dir():
+        folder, batch = name, ""
+    store = load_run(folder)
+    known = store.batches()
+    chosen = batch or next((each for each in ("eval", "eval-after", "rollout") if each in known), "")
+    if not chosen:
+        there = f"; it holds {', '.join(known[:4])}" if known else ""
+        raise UserError(f"'{name}' holds no evaluation{there}; name a batch as FOLDER:BATCH")
+    return store.read(chosen)
 
 
 def _module_of(folder: Path) -> str:
@@ -315,19 +374,20 @@ def _new_result(out: str | Path, *files: str) -> Path:
 
 def _arguments(
     model: str, env: str, tasks: int, split: str, samples: int, temperature: float, max_tokens: int, max_turns: int,
-    max_context: int, options: Mapping[str, Any] | None, module: str, workers: int, seed: int,
+    max_context: int, options: Mapping[str, Any] | None, view: str | Mapping[str, Any], module: str, workers: int, seed: int,
 ) -> Experiment:  # fmt: skip
     """The arguments of a verb that only plays, in an experiment's form and checked; its teacher and method mean nothing."""
     fields: dict[str, Any] = {
         "seed": seed, "env.id": env, "env.options": dict(options or {}), "env.module": module, "env.max_turns": max_turns,
-        "env.workers": workers, "env.max_context": max_context, "student.model": model, "teacher.model": "initial",
-        "method": "opd", "sampling.temperature": temperature, "sampling.max_tokens": max_tokens, "eval.split": split,
-        "eval.tasks": tasks, "eval.samples": samples, "eval.temperature": temperature,
+        "env.view": view, "env.workers": workers, "env.max_context": max_context, "student.model": model,
+        "teacher.model": "initial", "method": "opd", "sampling.temperature": temperature, "sampling.max_tokens": max_tokens,
+        "eval.split": split, "eval.tasks": tasks, "eval.samples": samples, "eval.temperature": temperature,
     }  # fmt: skip
     names = {name: name.rpartition(".")[2] for name in fields} | {"env.id": "env", "student.model": "model"}
     config = parse_experiment(override({}, fields), "arguments", names)
     if config.env.module:
         import_module(config.env.module)
+    load_view(config.env.view)
     return config
 
 
@@ -336,9 +396,8 @@ def _resolve_environment(config: Experiment, wanted: Sequence[tuple[str, int | N
     pool = EnvPool(config.env.id, config.env.options)
     try:
         env = pool.env(0)
-        found = {split: first_seeds(env, config.env.id, split, n) for split, n in wanted}
-        sizes = {split: len(environment.task_seeds(env, split)) for split, _ in wanted}
-        pool.reset(0, int(next(iter(found.values()))[0]))
+        chosen, sizes = look_up(env, config, wanted)
+        pool.reset(0, next(iter(chosen.values()))[0])
         return sizes, pool.expert_action(0) is not None
     finally:
         pool.close()

@@ -12,12 +12,13 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from agentdistill import stop
+from agentdistill.cli_data import Data, mapping
 from agentdistill.errors import UserError
 
 
@@ -68,15 +69,7 @@ class Sft:
 
 def _mapping(text: str) -> dict[str, Any]:
     """The value of `--options`."""
-    from agentdistill import yamltext
-
-    try:
-        options = yamltext.read(text)
-    except UserError as error:
-        raise UserError(f"the value of --options {error}") from error
-    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
-        raise UserError(f"--options must be a YAML mapping such as '{{challenge: cooking}}', not {text!r}")
-    return options
+    return mapping(text, "{challenge: cooking}")
 
 
 @dataclass(frozen=True)
@@ -95,6 +88,8 @@ class _Play:
     """Tokens a context."""
     options: str = "{}"
     """Keyword arguments of the environment, as a YAML mapping."""
+    view: str = "chat"
+    """How an episode is shown: chat, window, or a YAML mapping such as {kind: window, pairs: 4}."""
     module: str = ""
     """Python module, or .py file, to import first, which registers the environment."""
     workers: int = 0
@@ -103,9 +98,11 @@ class _Play:
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for the function behind the verb."""
-        options = _mapping(self.options)
+        from agentdistill import config
+
+        options, view = _mapping(self.options), config.parse_overrides([f"--view={self.view}"])["view"]
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**values, "options": options}
+        return {**values, "options": options, "view": view}
 
 
 @dataclass(frozen=True)
@@ -198,9 +195,29 @@ class Replay:
         require_exact(api.replay(self.run_folder, self.batch, module=self.module, workers=self.workers))
 
 
+@dataclass(frozen=True)
+class Compare:
+    """Two evaluations on the same tasks, in pairs: the difference, its interval, and what the data cannot tell."""
+
+    first: Positional[str]
+    """Folder of a run or an evaluation, or FOLDER:BATCH."""
+    second: Positional[str]
+    measure: Literal["success", "reward"] = "success"
+    out: str | None = None
+    """A JSON file for the result."""
+
+    def run(self) -> None:
+        """Do it."""
+        from agentdistill import api
+
+        api.compare(self.first, self.second, measure=self.measure, out=self.out)
+
+
 Verb = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Sft, tyro.conf.subcommand("sft")]
 Verb = Verb | Annotated[Rollout, tyro.conf.subcommand("rollout")] | Annotated[Eval, tyro.conf.subcommand("eval")]  # type: ignore[misc]
 Verb = Verb | Annotated[Replay, tyro.conf.subcommand("replay")]  # type: ignore[misc]
+Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")]  # type: ignore[misc]
+Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
 
 

@@ -16,17 +16,19 @@ from agentdistill import yamltext
 from agentdistill.errors import UserError, nearest
 from agentdistill.policies.base import SamplingParams, Temperature
 from agentdistill.rollout import Overflow
+from agentdistill.signals.method import preset_schedule
 from agentdistill.wording import no_truth_for_a_number, place, sentence, shown
 
 SAME_EPISODES = (
     "{samples} samples of a task at temperature 0 are one and the same episode, counted {samples} times; "
     "set eval.samples to 1, or eval.temperature above 0"
 )
-_BY_NAME = {"method": "preset", "schedule": "kind", "env": "id"}
+OWN_WEIGHTS = ("initial", "ema", "live")
+_BY_NAME = {"method": "preset", "schedule": "kind", "view": "kind", "env": "id"}
 
 
 def _spec(value: Any) -> Any:
-    """`method` and `schedule`: a name, or a mapping that `signals` and `curricula` check."""
+    """`method`, `schedule` and `env.view`: a name, or a mapping that `signals`, `curricula` and `view` check."""
     if not isinstance(value, str) and not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
         raise ValueError(f"must be a name or a mapping of settings, not {shown(value)}")
     return value
@@ -68,14 +70,22 @@ class EnvSection(Section):
     )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the environment")
     split: str = Field("train", description="task split to train on")
+    demonstrations: str = Field(
+        "", description="JSONL file of recorded action lists, which go before the environment's own expert"
+    )
     max_turns: int = Field(30, ge=1, description="messages an episode may have")
     max_context: int = Field(2048, ge=8, description="tokens of one context")
+    view: Spec = Field("chat", description="how an episode is shown: chat, window, or one with settings")
     overflow: Overflow = Field("end", description="end the episode, or window the context, when a prompt leaves no room")
     window: int = Field(2, ge=1, description="turns kept when the context is windowed")
     workers: int = Field(0, ge=0, le=256, description="processes that hold the environments; 0: this one, for fast ones")
-    timeout: float = Field(300, gt=0, description="seconds of one call in a worker, which then is killed and the episode lost")
+    timeout: float = Field(
+        300, gt=0, description="seconds of one call in a worker, which is killed then; nothing stops a call without workers"
+    )
     recycle: int = Field(200, ge=0, description="episodes after which a worker is replaced; 0: never")
-    memory: int = Field(0, ge=0, description="MiB of resident memory beyond which a worker is replaced (Linux); 0: no bound")
+    memory: int = Field(
+        0, ge=0, description="MiB, those of its children with them, beyond which a worker is replaced (Linux); 0: no bound"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -88,9 +98,9 @@ class EnvSection(Section):
     def _plain_options(cls, value: dict[str, Any]) -> dict[str, Any]:
         return {key: _plain(item, f"'{key}'") for key, item in value.items()}
 
-    @field_validator("module", mode="after")
+    @field_validator("module", "demonstrations", mode="after")
     @classmethod
-    def _module_from_here(cls, value: str) -> str:
+    def _file_from_here(cls, value: str) -> str:
         return located(value, Path.cwd())
 
 
@@ -122,9 +132,32 @@ class ModelSection(Section):
 
 
 class TeacherSection(ModelSection):
-    """The teacher. `model: initial` is the student as it was when distillation began."""
+    """The teacher: another model, or the student's own weights, by one of three names.
+
+    `initial`: as they were when distillation began. `ema`: their moving average, from `initial` on. `live`: as they are.
+    """
 
     privileged: bool = Field(False, description="show the teacher (only) the environment's plan for the task")
+    decay: float | None = Field(
+        None, ge=0, lt=1, description="of model: ema, by iteration: ema ← decay·ema + (1−decay)·student; 0.99 by default"
+    )
+
+    @property
+    def own(self) -> bool:
+        """Whether the teacher is made of the student's weights."""
+        return self.model in OWN_WEIGHTS
+
+    @model_validator(mode="after")
+    def _decays(self) -> Self:
+        if self.decay is not None and self.model != "ema":
+            raise ValueError(f"teacher.decay is of the moving average, model: ema, and teacher.model is {shown(self.model)}")
+        return self
+
+
+class ReferenceSection(Section):
+    """A frozen model that the distillation is taken against, by methods that need one. It sees what the student sees."""
+
+    model: str = Field(min_length=1, description="folder, hub id, pip:package, or initial: the student before distillation")
 
 
 class TrainSection(Section):
@@ -181,13 +214,24 @@ class Experiment(Section):
     env: EnvSection
     student: ModelSection
     teacher: TeacherSection | None = None
+    reference: ReferenceSection | None = None
     tokenizer_vocab: int = Field(512, ge=262, le=1_000_000, description="for tiny models: most tokens of their tokenizer")
     method: Spec = Field("opd", description="a preset, or axes over one (see docs/methods.md)")
-    schedule: Spec = Field("none", description="depth schedule: none, tcod-f2b, tcod-b2f, adaptive, or one with settings")
+    schedule: Spec = Field(
+        "none", description="none, tcod-f2b, tcod-b2f, adaptive, or one with settings; the preset's own by default"
+    )
     sampling: SamplingParams = Field(default_factory=lambda: SamplingParams(max_tokens=64))
     train: TrainSection = Field(default_factory=TrainSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     engine: EngineSection = Field(default_factory=EngineSection)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_of_the_preset(cls, value: Any) -> Any:
+        """`method: tcod-f2b` is short for that and its schedule, where none is named."""
+        if isinstance(value, Mapping) and "schedule" not in value and (own := preset_schedule(value.get("method"))):
+            return {**value, "schedule": own}
+        return value
 
     @field_validator("name", mode="after")
     @classmethod
@@ -243,9 +287,9 @@ def parse_experiment(raw: Mapping[str, Any], origin: str = "experiment", names: 
 
 
 def located(module: str, *folders: Path) -> str:
-    """`env.module` as it is imported: a `.py` file by its absolute path, in the first folder that has it; the rest as it is."""
+    """A file by its absolute path, in the first folder that has it; anything else, such as a module's name, as it is."""
     path = Path(module).expanduser()
-    if path.suffix == ".py":
+    if path.suffix in (".py", ".jsonl", ".json"):
         for folder in folders:
             if (folder / path).is_file():
                 return str((folder / path).resolve())
@@ -342,11 +386,12 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _with_module(raw: Mapping[str, Any], *folders: Path) -> dict[str, Any]:
-    """`raw` with its `env.module` located in the folders."""
+    """`raw` with the files that its `env` names located in the folders."""
     env = raw.get("env")
-    if isinstance(env, Mapping) and isinstance(env.get("module"), str):
-        return {**raw, "env": {**env, "module": located(env["module"], *folders)}}
-    return dict(raw)
+    if not isinstance(env, Mapping):
+        return dict(raw)
+    named = {name: env[name] for name in ("module", "demonstrations") if isinstance(env.get(name), str)}
+    return {**raw, "env": {**env, **{name: located(value, *folders) for name, value in named.items()}}}
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:

@@ -46,9 +46,18 @@ def sod(
     Raises:
         UserError: for a missing column, a student token without a step id, or a log-probability that is not finite.
     """
-    drift = table.mean_by_step(np.abs(table.on_actions("logprob") - table.on_actions("teacher")))
+    drift = step_drift(table)
     weight = (_reference(drift, table.steps, reference, floor) + eps) / (drift + eps)
     return table.spread_steps(np.minimum(weight, 1 + delta))
+
+
+def step_drift(table: TokenTable) -> FloatArray:
+    """`[n_steps]` nats: `d_k`, the mean over each step's tokens of `|log π_old − log T|`.
+
+    Raises:
+        UserError: for a missing column, a student token without a step id, or a log-probability that is not finite.
+    """
+    return table.mean_by_step(np.abs(table.on_actions("logprob") - table.on_actions("teacher")))
 
 
 def _reference(drift: FloatArray, steps: Steps, reference: Reference, floor: float) -> FloatArray:

@@ -11,8 +11,8 @@ import pytest
 
 import agentdistill as ad
 from agentdistill import UserError, environment
+from agentdistill.intervals import clustered
 from agentdistill.policies.model import CausalLM
-from agentdistill.training.evaluate import clustered
 
 ENV = "lab/Guess-v0"
 SMALL: dict[str, Any] = {"max_tokens": 4, "max_turns": 2, "max_context": 128, "say": lambda line: None}
@@ -40,6 +40,12 @@ def test_an_evaluation_writes_its_rate_and_its_episodes(model: str, tmp_path: Pa
     won = [t.success for t in played]
     assert (rate.n, rate.tasks, len({t.seed for t in played})) == (18, 6, 6)
     assert rate == clustered([won[i : i + 3] for i in range(0, 18, 3)])
+
+
+def test_episodes_can_be_played_in_a_window(model: str, tmp_path: Path) -> None:
+    view = {"kind": "window", "pairs": 0}
+    for trajectory in ad.rollout(model, ENV, out=tmp_path / "o", tasks=2, view=view, **SMALL | {"max_context": 512}):
+        assert [turn.fresh for turn in trajectory.turns] == [True, True]
 
 
 def test_greedy_samples_are_refused_before_anything_is_written(model: str, tmp_path: Path) -> None:
@@ -147,3 +153,24 @@ def test_every_verb_can_be_called_also_after_its_module_was_imported(tmp_path: P
     with pytest.raises(UserError, match="no run to report on"):
         ad.report([])
     assert agentdistill.report.report is not None
+
+
+def test_a_dry_run_refuses_reported_tasks_that_are_trained_on_and_notes_bounds_without_effect() -> None:
+    class Overlap(environment.TextEnv):
+        def task_seeds(self, split: str) -> list[int]:
+            return {"train": [1, 2, 3], "test": [3, 4]}[split]
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+            return "go", {}
+
+    about = {
+        "env": {"id": "lab/Overlap-v0", "timeout": 5}, "student": {"model": "tiny:32x1", "sft": {}}, "method": "grpo",
+        "train": {"rollouts": 2}, "eval": {"tasks": 1},
+    }  # fmt: skip
+    environment.register("lab/Overlap-v0", Overlap)
+    try:
+        with pytest.raises(UserError, match=r"splits 'train' and 'test' of 'lab/Overlap-v0' share 1 tasks"):
+            ad.dry_run(about)
+        assert "env.timeout can bound worker processes only" in ad.dry_run(about, **{"eval.split": "train"})
+    finally:
+        environment.unregister("lab/Overlap-v0")

@@ -19,7 +19,7 @@ from agentdistill.fields import rows
 
 EXPERIMENT = {
     "name": "cli", "env": {"id": "lab/Guess-v0", "max_turns": 4, "max_context": 128},
-    "student": {"model": "tiny:32x1", "sft": {"steps": 2, "demonstrations": 4}}, "teacher": {"model": "initial"},
+    "student": {"model": "tiny:32x1", "sft": {"steps": 2, "demonstrations": 4}}, "teacher": {"model": "initial", "privileged": True},
 }  # fmt: skip
 
 
@@ -83,6 +83,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("eval tiny:xs lab/Guess-v0 --out o", "needs a tokenizer"),
         pytest.param("rollout ./nowhere lab/Guess-v0 --out o --options {a", "YAML"),
         ("rollout ./nowhere lab/Guess-v0 --out o --options words", "--options must be a YAML mapping"),
+        ("rollout ./nowhere lab/Guess-v0 --out o --view windo", "unknown view 'windo'; did you mean 'window'"),
+        pytest.param("eval ./nowhere lab/Guess-v0 --out o --view {kind:", "the value of --view is not valid YAML"),
+        ("train e.yaml --env.view '{kind: window, pair: 2}'", "view 'window' has no parameter 'pair'; did you mean 'pairs'"),
         ("rollout ./nowhere lab/Guess-v0 --out o --max-turns 0", "max_turns must be at least 1, not 0"),
         ("rollout ./nowhere lab/Guess-v0 --out o --max-tokens 0", "max_tokens must be at least 1, not 0"),
         ("rollout ./nowhere lab/Guess-v0 --out o --temperature=-1", "temperature must be at least 0, not -1.0"),

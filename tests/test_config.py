@@ -58,7 +58,7 @@ def test_an_unknown_field_at_every_level_names_the_nearest(place: tuple[str, ...
     real = next(reversed(sections()[place].model_fields))
     raw: dict[str, Any] = {real + "q": 1}
     for part in reversed(place):
-        raw = {part: {"model": "x", **raw} if part in ("teacher", "student") else raw}
+        raw = {part: {"model": "x", **raw} if part in ("teacher", "student", "reference") else raw}
     said = complaint(merge(MINIMAL, raw), tmp_path)
     assert f"unknown field '{'.'.join((*place, real + 'q'))}'; did you mean '{real}'?" in said
 
@@ -308,6 +308,8 @@ def test_settings_are_merged_until_another_kind_is_named() -> None:
     assert merge(base, {"schedule": {"every": 4}})["schedule"] == {"kind": "tcod-f2b", "start": 2, "every": 4}
     same = merge(base, {"schedule": {"kind": "tcod-f2b", "every": 4}})
     assert same["schedule"] == {"kind": "tcod-f2b", "start": 2, "every": 4}
+    view = {"env": {"view": "window"}}
+    assert merge(view, {"env": {"view": {"pairs": 4}}}) == {"env": {"view": {"kind": "window", "pairs": 4}}}
     assert merge(base, {"schedule": {"kind": "adaptive"}})["schedule"] == {"kind": "adaptive"}
     assert merge(base, {"schedule": "none"})["schedule"] == "none"
     assert merge({"method": {"signal": "opd"}}, {"method": {"preset": "sod"}})["method"] == {"preset": "sod"}

@@ -118,8 +118,10 @@ def test_built_in_environments_say_that_they_are_and_what_data_they_lack(
 ) -> None:
     monkeypatch.setenv("AGENTDISTILL_DATA", str(tmp_path))
     assert row("agentdistill/Arithmetic-v0") == Entry("agentdistill/Arithmetic-v0", "built in")
-    lacks = "needs AGENTDISTILL_DATA/math: set AGENTDISTILL_DATA to the folder that holds math/"
-    assert row("agentdistill/MathPython-v0") == Entry("agentdistill/MathPython-v0", "built in", (lacks,))
+    assert row("agentdistill/MathPython-v0").source == "built in"
+    (lacks,) = row("agentdistill/MathPython-v0").missing
+    assert lacks.startswith("needs AGENTDISTILL_DATA/math: download train.jsonl and test.jsonl of ")
+    assert ", then run: agentdistill data import math gsm8k_train=path/to/train.jsonl gsm8k_test=" in lacks
     (tmp_path / "math").mkdir()
     assert row("agentdistill/MathPython-v0").missing == ()
 

@@ -61,8 +61,9 @@ class CausalLM:
         return self.model.base_model(input_ids=ids, **kwargs).last_hidden_state  # type: ignore[no-any-return]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """`[..., V]` fp32 logits."""
-        return self.head(hidden).float()  # type: ignore[no-any-return]
+        """`[..., V]` fp32 logits (float64 of a float64 model), whatever the body's dtype is."""
+        logits: torch.Tensor = self.head(hidden.to(self.head.weight.dtype))
+        return logits if logits.dtype == torch.float64 else logits.float()
 
     @torch.no_grad()
     def _check_head(self) -> None:
@@ -75,12 +76,15 @@ class CausalLM:
             raise UserError(f"model '{self.name}' transforms its logits after the output head; it is not supported yet")
 
 
-CHUNK_ELEMENTS = 1 << 26  # of [positions × vocabulary] at one time: 256 MB in fp32
+# Of [positions × vocabulary] at one time. On a CPU just under 32 MB in fp32: above that the C library returns a freed tensor's
+# pages to the system, and every new one is paid for page by page. A GPU's allocator keeps what it has, and wants larger pieces.
+CHUNK_ELEMENTS = (1 << 23) - (1 << 12)
+CHUNK_ELEMENTS_GPU = 1 << 26
 
 
-def chunk_rows(vocab_size: int) -> int:
-    """How many positions' logits may exist at one time."""
-    return max(1, CHUNK_ELEMENTS // vocab_size)
+def chunk_rows(head: nn.Linear) -> int:
+    """How many positions' logits may exist at one time behind this output head."""
+    return max(1, (CHUNK_ELEMENTS if head.weight.device.type == "cpu" else CHUNK_ELEMENTS_GPU) // head.weight.shape[0])
 
 
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
@@ -108,8 +112,10 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[i
         yield batch
 
 
-def require_same_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse a teacher whose token ids mean something else than the student's.
+def require_same_vocabulary(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, name: str, role: str = "teacher"
+) -> None:
+    """Refuse a teacher (or another scorer, by its `role`) whose token ids mean something else than the student's.
 
     Raises:
         UserError: naming the first token that differs.
@@ -120,7 +126,7 @@ def require_same_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTraine
     differing = sorted(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
     token = differing[0]
     raise UserError(
-        f"student and teacher '{name}' have different vocabularies ({len(ours)} and {len(theirs)} tokens; first "
-        f"difference: {token!r} is id {ours.get(token)} for the student and {theirs.get(token)} for the teacher). "
-        "Token-level distillation needs one vocabulary: choose a teacher of the student's family."
+        f"student and {role} '{name}' have different vocabularies ({len(ours)} and {len(theirs)} tokens; first "
+        f"difference: {token!r} is id {ours.get(token)} for the student and {theirs.get(token)} for the {role}). "
+        f"Token-level distillation needs one vocabulary: choose a {role} of the student's family."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,14 +31,15 @@ class TransformersScorer:
     """`TeacherScorer` over a `CausalLM`; it can give full distributions.
 
     Args:
-        lm: the scoring model. Its weights must not change while its answers are in use.
+        lm: the scoring model. Its weights must not change while its answers are in use, unless it is `live`.
         budget: rows × longest sequence in one pass, in tokens.
+        live: answers keep a copy of the output head, so that they stay what they were when the weights change.
     """
 
     capabilities = frozenset({"teacher", "distribution"})
 
-    def __init__(self, lm: CausalLM, *, budget: int = 16_384) -> None:
-        self.lm, self.name, self.budget = lm, lm.name, budget
+    def __init__(self, lm: CausalLM, *, budget: int = 16_384, live: bool = False) -> None:
+        self.lm, self.name, self.budget, self.live = lm, lm.name, budget, live
 
     @torch.no_grad()
     def score(self, requests: Sequence[ScoreRequest]) -> list[TeacherScores]:
@@ -49,6 +51,7 @@ class TransformersScorer:
                 f"a sequence of {longest} tokens is longer than the {self.lm.context} that scorer '{self.name}' takes; "
                 "lower env.max_context (a teacher's privileged prompt needs room of its own)"
             )
+        head = copy.deepcopy(self.lm.head).requires_grad_(False) if self.live else self.lm.head
         answers: dict[int, TeacherScores] = {}
         for batch in token_budget_batches([len(r.ids) for r in requests], self.budget):
             hidden = self.lm.hidden(pad_right([requests[i].ids for i in batch], self.lm.device))
@@ -56,13 +59,13 @@ class TransformersScorer:
                 targets = torch.as_tensor(requests[i].targets, dtype=torch.long, device=hidden.device)
                 ids = torch.as_tensor(requests[i].ids, dtype=torch.long, device=hidden.device)[targets]
                 states = hidden[row, targets - 1].clone()
-                answers[i] = _scores(HiddenDistribution(states, self.lm.head), ids)
+                answers[i] = _scores(HiddenDistribution(states, head), ids)
         return [answers[i] for i in range(len(requests))]
 
 
 def _scores(distribution: HiddenDistribution, ids: torch.Tensor) -> TeacherScores:
     logprobs, entropy = [ids.new_empty(0, dtype=torch.float32)], [ids.new_empty(0, dtype=torch.float32)]
-    size = chunk_rows(distribution.head.weight.shape[0])
+    size = chunk_rows(distribution.head)
     for start in range(0, len(ids), size):
         rows = slice(start, start + size)
         chunk = distribution.logprobs(rows)

@@ -1,9 +1,11 @@
 """Methods as pure functions from the token table of a batch to per-token advantages, weights and masks."""
 
-from agentdistill.signals.method import PRESETS, Method, Streams, register_preset
+from agentdistill.signals import presets  # noqa: F401  # registers them
+from agentdistill.signals.method import AXES, PRESETS, Method, Streams, register_preset
 from agentdistill.signals.registry import (
     AGGREGATIONS,
     BASELINES,
+    COEFFICIENTS,
     DIVERGENCES,
     GATES,
     RATIOS,
@@ -18,7 +20,9 @@ from agentdistill.signals.table import TokenTable
 
 __all__ = [
     "AGGREGATIONS",
+    "AXES",
     "BASELINES",
+    "COEFFICIENTS",
     "DIVERGENCES",
     "GATES",
     "PRESETS",

@@ -9,18 +9,32 @@ L   = Σ_t c_t · (ppo(A_t) + kd_coef · g_t · w_t · D_t)                 (D: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic import ValidationInfo as Info
+from pydantic_core.core_schema import float_schema, no_info_wrap_validator_function
 from torch import Tensor
 
 from agentdistill.errors import UserError, nearest
+from agentdistill.signals.parts import Parts
 from agentdistill.signals.registry import (
     AGGREGATIONS,
     BASELINES,
+    COEFFICIENTS,
     DIVERGENCES,
     GATES,
     RATIOS,
@@ -33,7 +47,7 @@ from agentdistill.signals.registry import (
     Registry,
     explain,
 )
-from agentdistill.signals.surrogate import clipped, ppo
+from agentdistill.signals.surrogate import clips, ppo
 from agentdistill.signals.table import TokenTable
 from agentdistill.trajectory import BoolArray, FloatArray
 from agentdistill.wording import no_truth_for_a_number, shown
@@ -54,6 +68,17 @@ PRESETS: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What belongs to a preset beside its axes: where it was published, and its depth schedule."""
+
+    source: str
+    schedule: str | None
+
+
+ORIGINS: dict[str, Origin] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class Streams:
     """What the trainer consumes: one value a row of the token table, all 0 off `mask`.
 
@@ -62,16 +87,39 @@ class Streams:
         kd_weight: `[n]` factor of the divergence, `kd_coef · g · w`.
         mask: `[n]` tokens that carry loss: those the selection kept.
         coef: `[n]` aggregation coefficients; the loss is `Σ coef · loss_t`.
-        step_weight: `[n]` the step weight `w` alone, for metrics.
         anchor: `[n]` log-probability that the surrogate's ratio is taken against.
+        distilled: `[n]` the distillation part of the advantage, for metrics, as the next two.
+        step_weight: `[n]` the step weight `w` alone.
+        gate: `[n]` the gate `g` alone.
     """
 
     advantage: FloatArray
     kd_weight: FloatArray
     mask: BoolArray
     coef: FloatArray
-    step_weight: FloatArray
     anchor: FloatArray
+    distilled: FloatArray
+    step_weight: FloatArray
+    gate: FloatArray
+
+    @property
+    def silent(self) -> Streams:
+        """The same without the distillation term."""
+        return replace(self, advantage=self.advantage - self.distilled, kd_weight=np.zeros_like(self.kd_weight))
+
+
+def _coefficient(value: Any, number: ValidatorFunctionWrapHandler) -> Choice[float] | float:
+    """A number of at least 0, or what `COEFFICIENTS` resolves."""
+    if isinstance(value, Mapping | Choice):
+        return COEFFICIENTS.resolve(value)
+    plain: float = number(no_truth_for_a_number(float, value))
+    return plain
+
+
+Coefficient = Annotated[
+    Choice[float] | float,
+    GetPydanticSchema(lambda _source, _handler: no_info_wrap_validator_function(_coefficient, float_schema(ge=0))),
+]
 
 
 def _named(name: str) -> Any:
@@ -92,7 +140,8 @@ class Method(BaseModel):
         ratio: what the surrogate's probability ratio is taken against.
         divergence: differentiated through the student instead of a signal: over the full vocabulary, or of sampled tokens.
         aggregation: how per-token losses become one number.
-        kd_coef, rl_coef: factors of the distillation and the reward term.
+        kd_coef, rl_coef: factors of the distillation and the reward term: a number of at least 0, or a mapping of `kind` and
+            settings where it changes with the iteration (`registry.COEFFICIENTS`).
         clip_low, clip_high: how far the probability ratio may fall below and rise above 1.
         dual_clip: bound on the ratio for negative advantages, or None.
     """
@@ -110,13 +159,13 @@ class Method(BaseModel):
     ratio: Choice[FloatArray] = _named("old")
     divergence: Choice[Any] = _named("none")
     aggregation: Choice[FloatArray] = _named("token-mean")
-    kd_coef: float = Field(default=1.0, ge=0)
-    rl_coef: float = Field(default=1.0, ge=0)
+    kd_coef: Coefficient = 1.0
+    rl_coef: Coefficient = 1.0
     clip_low: float = Field(default=0.2, gt=0, lt=1)
     clip_high: float = Field(default=0.28, gt=0)
     dual_clip: float | None = Field(default=3.0, gt=1)
 
-    @field_validator("kd_coef", "rl_coef", "clip_low", "clip_high", "dual_clip", mode="before")
+    @field_validator("clip_low", "clip_high", "dual_clip", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: object, info: Info) -> object:
         return no_truth_for_a_number(cls.model_fields[str(info.field_name)].annotation, value)
@@ -129,6 +178,10 @@ class Method(BaseModel):
     @field_serializer(*AXES)
     def _spec(self, choice: Choice[Any]) -> str | dict[str, Any]:
         return choice.spec
+
+    @field_serializer("kd_coef", "rl_coef")
+    def _factor(self, value: Choice[float] | float) -> float | str | dict[str, Any]:
+        return value.spec if isinstance(value, Choice) else value
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -152,12 +205,26 @@ class Method(BaseModel):
                 f"method: gate '{self.gate.name}' opens and shuts the distillation term and there is none; "
                 "set method.signal or method.divergence"
             )
-        distils = (signal or exact) and self.kd_coef > 0
-        if not distils and not (self.rl.name != "none" and self.rl_coef > 0):
+        if self.ratio.name != "old" and not signal and self.rl.name == "none":
+            raise UserError(
+                f"method: ratio '{self.ratio.name}' is of the policy-gradient surrogate, and there is none; set method.signal "
+                "or method.rl, or drop the ratio"
+            )
+        if not self.distils and not self.rewarded:
             raise UserError(
                 "method: nothing to learn from; set method.signal, method.divergence or method.rl, with a coefficient above 0"
             )
         return self
+
+    @property
+    def distils(self) -> bool:
+        """Whether there is a distillation term, sampled or exact, that is not multiplied by 0."""
+        return (self.signal.name != "none" or self.exact) and self.kd_coef != 0
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether there is a reward term that is not multiplied by 0."""
+        return self.rl.name != "none" and self.rl_coef != 0
 
     @property
     def exact(self) -> bool:
@@ -173,6 +240,10 @@ class Method(BaseModel):
     def needs(self) -> frozenset[str]:
         """What has to be provided: a subset of `registry.CAPABILITIES`."""
         return frozenset().union(*(getattr(self, axis).needs for axis in AXES))
+
+    def wanting(self, need: str) -> str:
+        """Who needs a capability, as errors say it: `baseline 'vopd'`."""
+        return " and ".join(f"{axis} '{getattr(self, axis).name}'" for axis in AXES if need in getattr(self, axis).needs)
 
     @classmethod
     def load(cls, spec: str | Mapping[str, Any] | Method) -> Method:
@@ -202,24 +273,34 @@ class Method(BaseModel):
         except ValidationError as error:
             raise UserError(explain(error, "method", [*cls.model_fields, "preset"])) from error
 
-    def apply(self, table: TokenTable) -> Streams:
+    def coefficient(self, name: Literal["kd_coef", "rl_coef"], iteration: int) -> float:
+        """The factor `name` at an iteration, from 1."""
+        value: Choice[float] | float = getattr(self, name)
+        return float(value(iteration)) if isinstance(value, Choice) else value
+
+    def apply(self, table: TokenTable, iteration: int = 1) -> Streams:
         """The streams of a batch. Pure: reads only the columns that its choices need.
+
+        Args:
+            iteration: from 1, for coefficients that change.
 
         Raises:
             UserError: for a missing column, or a choice whose values are not finite, one a row, on tokens with loss.
         """
-        weight = self._column("step_weight", table)
-        factor = self.kd_coef * self._column("gate", table) * weight
-        term = self._column("signal", table) - self._column("baseline", table)
-        advantage = factor * term + self.rl_coef * self._column("rl", table)
+        weight, gate = self._column("step_weight", table), self._column("gate", table)
+        factor = self.coefficient("kd_coef", iteration) * gate * weight
+        distilled = factor * (self._column("signal", table) - self._column("baseline", table))
+        advantage = distilled + self.coefficient("rl_coef", iteration) * self._column("rl", table)
         mask = table.mask & np.asarray(self.selection(table, table.mask), dtype=bool)
         return Streams(
             advantage=np.where(mask, advantage, 0.0),
             kd_weight=np.where(mask, factor, 0.0),
             mask=mask,
             coef=self.aggregation(table, mask),
-            step_weight=weight,
             anchor=self._column("ratio", table),
+            distilled=np.where(mask, distilled, 0.0),
+            step_weight=weight,
+            gate=gate,
         )
 
     def surrogate(self, logprob: Tensor, old_logprob: Tensor, advantage: Tensor) -> Tensor:
@@ -229,9 +310,19 @@ class Method(BaseModel):
             clip_low=self.clip_low, clip_high=self.clip_high, dual_clip=self.dual_clip,
         )  # fmt: skip
 
-    def clipped(self, logprob: Tensor, old_logprob: Tensor, advantage: Tensor) -> Tensor:
-        """`[n]` bool: where a clip stops the surrogate's gradient (see `surrogate.clipped`)."""
-        return clipped(
+    def divergence_loss(self, parts: Parts) -> Tensor:
+        """`[n]` nats: the divergence of `n` tokens, differentiable in the student; zeros where none is set.
+
+        Only what the divergence needs is asked of `parts` (see `registry.DIVERGENCES`).
+        """
+        if not self.exact:
+            return torch.zeros_like(parts.logprob)
+        loss: Tensor = self.divergence(*parts.data(self.divergence.needs))
+        return loss
+
+    def clips(self, logprob: Tensor, old_logprob: Tensor, advantage: Tensor) -> Tensor:
+        """`[3, n]` bool: where the lower, upper and dual clip stop the surrogate's gradient (see `surrogate.clips`)."""
+        return clips(
             logprob, old_logprob, advantage,
             clip_low=self.clip_low, clip_high=self.clip_high, dual_clip=self.dual_clip,
         )  # fmt: skip
@@ -252,15 +343,25 @@ class Method(BaseModel):
         return np.where(table.mask, values, 0.0)
 
 
-def register_preset(name: str, **axes: Any) -> None:
+def register_preset(name: str, *, schedule: str | None = None, source: str = "", **axes: Any) -> None:
     """Name a combination of axes; it is checked when it is loaded.
+
+    Args:
+        schedule: the depth schedule that belongs to it, which an experiment without one gets.
+        source: where it was published, for the documentation.
 
     Raises:
         UserError: when the name is taken by other axes.
     """
     if PRESETS.get(name, axes) != axes:
         raise UserError(f"method preset '{name}' is already registered with other axes")
-    PRESETS[name] = axes
+    PRESETS[name], ORIGINS[name] = axes, Origin(source, schedule)
+
+
+def preset_schedule(spec: object) -> str | None:
+    """The depth schedule that belongs to the preset which a method's specification names, or None."""
+    name = spec.get("preset") if isinstance(spec, Mapping) else spec
+    return ORIGINS[name].schedule if isinstance(name, str) and name in ORIGINS else None
 
 
 def _preset(name: object) -> dict[str, Any]:
@@ -277,15 +378,3 @@ def _merge(base: object, change: object) -> object:
         return change
     start = base if isinstance(base, Mapping) else {"kind": base}
     return {**start, **change}
-
-
-# OPD's and TCOD's clips are the same, so that a schedule is compared with plain OPD under identical settings.
-register_preset("opd", signal="opd", clip_high=0.2)
-register_preset("opd-exact", divergence="rkl")
-register_preset("gkd", divergence={"kind": "jsd", "beta": 0.5})
-register_preset("vopd", signal="opd", baseline="vopd", clip_high=0.2)
-register_preset("grpo", rl="grpo")
-register_preset("sod", signal="opd", rl="grpo", step_weight="sod")
-# SOD is GRPO plus the weighted distillation term; this one differs in that term only, exact instead of sampled.
-register_preset("sod-exact", divergence="rkl", rl="grpo", step_weight="sod")
-register_preset("tcod", signal="opd", clip_high=0.2)

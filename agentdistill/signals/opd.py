@@ -1,6 +1,6 @@
 """On-policy distillation as a policy gradient: the per-token reward is the teacher's log-ratio of the sampled token.
 
-Sources: GKD (arXiv 2306.13649); Thinking Machines, "On-Policy Distillation" (2025); vOPD (arXiv 2605.07865).
+Sources: GKD (arXiv 2306.13649); Thinking Machines, "On-Policy Distillation" (2025).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from agentdistill.signals.registry import BASELINES, SIGNALS
+from agentdistill.signals.registry import SIGNALS
 from agentdistill.signals.table import TokenTable
 from agentdistill.trajectory import FloatArray
 
@@ -34,8 +34,17 @@ def opd(table: TokenTable, *, gamma: Annotated[float, Field(ge=0, le=1)] = 0.0) 
     Raises:
         UserError: for a missing column, or a log-probability on a student token that is not finite.
     """
-    ratio = table.on_actions("teacher") - table.on_actions("logprob")
+    ratio = log_ratio(table)
     return _reward_to_go(ratio, table, gamma) if gamma else ratio
+
+
+def log_ratio(table: TokenTable) -> FloatArray:
+    """`[n]` nats: `r_t = log T(a) − log π_old(a)` on student tokens, 0 elsewhere.
+
+    Raises:
+        UserError: for a missing column, or a log-probability on a student token that is not finite.
+    """
+    return table.on_actions("teacher") - table.on_actions("logprob")
 
 
 def _reward_to_go(reward: FloatArray, table: TokenTable, gamma: float) -> FloatArray:
@@ -51,21 +60,3 @@ def _reward_to_go(reward: FloatArray, table: TokenTable, gamma: float) -> FloatA
         carry[alive] = reward[here] + gamma * carry[alive]
         out[here] = carry[alive]
     return out
-
-
-@BASELINES.register("none")
-def no_baseline(table: TokenTable) -> FloatArray:
-    """No control variate: `[n]` zeros."""
-    return np.zeros(len(table))
-
-
-@BASELINES.register("vopd", needs={"teacher", "distribution"})
-def vopd(table: TokenTable) -> FloatArray:
-    """`[n]` nats: `−KL(π‖T)` at each position, the value function of `r_t` in closed form (arXiv 2605.07865).
-
-    A baseline is subtracted, so the advantage is `r_t + RKL_t`, whose mean under the student is 0 at every position.
-
-    Raises:
-        UserError: when `rkl` is missing or is not finite on a student token.
-    """
-    return -table.on_actions("rkl")

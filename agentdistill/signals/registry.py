@@ -27,9 +27,18 @@ from agentdistill.wording import no_truth_for_a_number, place, sentence, shown
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
-CAPABILITIES = frozenset({"teacher", "distribution", "rewards", "reference", "reference-distribution", "ids"})
-"""What a method may need: sampled log T, the teacher's full distributions, episode rewards and groups, sampled log R of a
-reference model, its full distributions, the sampled ids (for a divergence; see `DIVERGENCES`)."""
+PROVISIONS = {
+    "teacher": "the teacher's log-probs of the sampled tokens",
+    "distribution": "the teacher's full distributions",
+    "topk": "the teacher's most likely ids with their log-probs",
+    "rewards": "episode rewards and groups",
+    "reference": "a reference model's log-probs of the sampled tokens",
+    "reference-distribution": "a reference model's full distributions",
+    "ids": "the sampled ids",
+}
+"""What a method may need, in words."""
+
+CAPABILITIES = frozenset(PROVISIONS)
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """What is measured where both full distributions exist: log-probs of student and teacher `[m, V]` → `[m]`, a column."""
@@ -70,6 +79,7 @@ class _Entry(Generic[R]):
     needs: frozenset[str]
     model: type[BaseModel]
     measures: Callable[..., Mapping[str, Measure]] | None
+    check: Callable[..., None] | None
 
 
 class Registry(Generic[R]):
@@ -77,23 +87,30 @@ class Registry(Generic[R]):
 
     Args:
         kind: what the entries are, as errors call it.
-        home: a module whose import registers the built-in entries; it is imported at the first look-up.
+        homes: modules whose import registers the built-in entries; they are imported at the first look-up.
     """
 
-    def __init__(self, kind: str, home: str = "") -> None:
+    def __init__(self, kind: str, *homes: str) -> None:
         self.kind = kind
-        self._home = home
+        self._homes = homes
         self._entries: dict[str, _Entry[R]] = {}
 
     def register(
-        self, name: str, *, needs: Iterable[str] = (), measures: Callable[..., Mapping[str, Measure]] | None = None
+        self,
+        name: str,
+        *,
+        needs: Iterable[str] = (),
+        measures: Callable[..., Mapping[str, Measure]] | None = None,
+        check: Callable[..., None] | None = None,
     ) -> Callable[[F], F]:
         """Decorator that adds a function or class under `name`.
 
         Args:
             needs: capabilities, from `CAPABILITIES`.
             measures: takes the entry's settings by keyword and gives the columns that the entry reads from the table
-                and that scoring must compute from full distributions, by name.
+                and that scoring must compute from full distributions, by name. Where it gives any, the entry needs
+                `teacher` and `distribution`, whether it says so or not.
+            check: takes the entry's settings by keyword and raises a `ValueError` that says how they do not fit together.
 
         Raises:
             UserError: when `name` is taken by another function or a capability is unknown. The same function defined
@@ -107,14 +124,14 @@ class Registry(Generic[R]):
             taken = self._entries.get(name)
             if taken and _identity(taken.function) != _identity(function):
                 raise UserError(f"{self.kind} '{name}' is already registered by {_identity(taken.function)}")
-            self._entries[name] = _Entry(function, wanted, _settings_model(function, f"{self.kind} '{name}'"), measures)
+            self._entries[name] = _Entry(function, wanted, _settings_model(function, f"{self.kind} '{name}'"), measures, check)
             return function
 
         return add
 
     def names(self) -> list[str]:
         """Every registered name, sorted."""
-        self._load_home()
+        self._load_homes()
         return sorted(self._entries)
 
     def resolve(self, spec: object) -> Choice[R]:
@@ -127,7 +144,7 @@ class Registry(Generic[R]):
             UserError: for an unknown name or setting, a missing one, or a value of the wrong type; the sentence names
                 the axis and the nearest valid name.
         """
-        self._load_home()
+        self._load_homes()
         if isinstance(spec, Choice) and spec.kind == self.kind:
             return spec
         if isinstance(spec, str):
@@ -146,12 +163,18 @@ class Registry(Generic[R]):
         except ValidationError as error:
             raise UserError(explain(error, f"{self.kind} '{name}'", entry.model.model_fields)) from error
         params = {key: getattr(filled, key) for key in entry.model.model_fields}
+        if entry.check:
+            try:
+                entry.check(**params)
+            except ValueError as error:
+                raise UserError(f"{self.kind} '{name}': {error}") from error
         measures = entry.measures(**params) if entry.measures else {}
-        return Choice(self.kind, name, params, entry.needs, entry.function, measures)
+        needs = entry.needs | {"teacher", "distribution"} if measures else entry.needs
+        return Choice(self.kind, name, params, needs, entry.function, measures)
 
-    def _load_home(self) -> None:
-        if self._home:
-            importlib.import_module(self._home)
+    def _load_homes(self) -> None:
+        for home in self._homes:
+            importlib.import_module(home)
 
 
 def explain(error: ValidationError, owner: str, known: Iterable[str]) -> str:
@@ -190,15 +213,27 @@ def _settings_model(function: Callable[..., Any], owner: str) -> type[BaseModel]
 
 
 # The axes of "the one equation" (methods.md). Every function takes a TokenTable first (selections and aggregations also
-# the mask) and returns one value a row. Divergences take log-probs of student and teacher instead: `[n, V]` where they
-# need `distribution`, else those of the sampled tokens, `[n]`; then the reference's `[n, V]` and the ids `[n]`, where
-# they need those.
-SIGNALS: Registry[FloatArray] = Registry("signal", "agentdistill.signals.opd")
-BASELINES: Registry[FloatArray] = Registry("baseline", "agentdistill.signals.opd")
-SELECTIONS: Registry[BoolArray] = Registry("selection", "agentdistill.signals.selection")
+# the mask) and returns one value a row. Divergences are called by what they need (`parts.Parts.data`), and return `[n]`:
+#   log-probs of student and teacher   `[n, V]` where they need `distribution`, those of the sampled tokens, `[n]`, otherwise
+#   then the reference's `[n, V]`      where they need `reference-distribution`
+#   then the sampled ids `[n]`         where they need `ids`
+SIGNALS: Registry[FloatArray] = Registry(
+    "signal", *(f"agentdistill.signals.{name}" for name in ("opd", "gopd", "iwopd", "lightning"))
+)
+BASELINES: Registry[FloatArray] = Registry("baseline", "agentdistill.signals.vopd")
+SELECTIONS: Registry[BoolArray] = Registry("selection", "agentdistill.signals.selection", "agentdistill.signals.tip")
 STEP_WEIGHTS: Registry[FloatArray] = Registry("step_weight", "agentdistill.curricula")
-GATES: Registry[FloatArray] = Registry("gate", "agentdistill.signals.gate")
+GATES: Registry[FloatArray] = Registry("gate", *(f"agentdistill.signals.{name}" for name in ("gate", "kdrl", "gated")))
 RL_TERMS: Registry[FloatArray] = Registry("rl", "agentdistill.signals.grpo")
-RATIOS: Registry[FloatArray] = Registry("ratio", "agentdistill.signals.ratio")
-DIVERGENCES: Registry[Any] = Registry("divergence", "agentdistill.signals.divergence")
+RATIOS: Registry[FloatArray] = Registry("ratio", "agentdistill.signals.ratio", "agentdistill.signals.trrd")
+DIVERGENCES: Registry[Any] = Registry(
+    "divergence",
+    *(
+        f"agentdistill.signals.{name}"
+        for name in ("divergence", "estimators", "opsd", "logit_std", "eakl", "bdkd", "pld", "sinkd", "adpa")
+    ),
+)
 AGGREGATIONS: Registry[FloatArray] = Registry("aggregation", "agentdistill.signals.aggregate")
+
+# A coefficient takes the iteration, from 1, and gives a factor.
+COEFFICIENTS: Registry[float] = Registry("coefficient", "agentdistill.signals.coefficients")

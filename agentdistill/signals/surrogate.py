@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from agentdistill.signals.divergence import MAX_LOG_RATIO
+from agentdistill.signals.logspace import MAX_LOG_RATIO
 
 
 def ppo(
@@ -40,7 +40,7 @@ def ppo(
     return torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
 
 
-def clipped(
+def clips(
     logprob: Tensor,
     old_logprob: Tensor,
     advantage: Tensor,
@@ -49,12 +49,15 @@ def clipped(
     clip_high: float = 0.28,
     dual_clip: float | None = 3.0,
 ) -> Tensor:
-    """`[n]` bool: where a clip stops the gradient of `ppo`. Its mean over student tokens is the clip fraction."""
+    """`[3, n]` bool: where the lower, the upper and the dual clip stop the gradient of `ppo`; at most one does.
+
+    The mean over student tokens of `any(0)` is the clip fraction.
+    """
     ratio = _ratio(logprob.detach(), old_logprob)
-    high = (advantage > 0) & (ratio > 1 + clip_high)
     low = (advantage < 0) & (ratio < 1 - clip_low)
+    high = (advantage > 0) & (ratio > 1 + clip_high)
     dual = (advantage < 0) & (ratio > dual_clip) if dual_clip is not None else torch.zeros_like(high)
-    return high | low | dual
+    return torch.stack([low, high, dual])
 
 
 def _ratio(logprob: Tensor, old_logprob: Tensor) -> Tensor:

@@ -21,9 +21,12 @@ REQUIRED = ("trajectory", "turn", "step", "is_action")
 PROVIDERS = {
     "logprob": "the trainer's recomputation of the student's log-probabilities",
     "teacher": "a teacher that scores the student's tokens",
+    "reference": "a reference model that scores the student's tokens",
     "entropy": "a scorer that returns entropies",
     "rkl": "a teacher that returns its full distribution",
     "fkl": "a teacher that returns its full distribution",
+    "rkl_topk": "a teacher that returns its full distribution",
+    "recomputed": "the trainer's recomputation of the student's log-probabilities",
     "reward": "the environment's rewards",
     "group": "rollouts of one task that share a group",
     "depth_ok": "the depth schedule",
@@ -62,9 +65,9 @@ class TokenTable:
 
     Columns: `trajectory` (int, 0 … N-1, rows of one trajectory contiguous and in order), `turn` (int), `step` (int, -1
     off student tokens), `is_action` (bool: the student sampled it); optional `logprob` (log π_old in nats, recomputed
-    by the trainer at temperature 1), `teacher` (log T of the sampled token), `entropy`, `rkl` = KL(π‖T) and
-    `fkl` = KL(T‖π) over the full vocabulary at each position, `reward` (the trajectory's total, on every row),
-    `group` (int, on every row), `depth_ok` (bool: inside the curriculum's depth window), and any others (float64).
+    by the trainer at temperature 1), `teacher` (log T of the sampled token), `reference` (log R of it), `entropy`,
+    `rkl` = KL(π‖T) and `fkl` = KL(T‖π) over the full vocabulary at each position, `reward` (the trajectory's total, on
+    every row), `group` (int, on every row), `depth_ok` (bool: inside the curriculum's depth window), and any others (float64).
 
     Raises:
         UserError: for a missing required column, a wrong length or dtype, or trajectories out of order.

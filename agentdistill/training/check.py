@@ -8,12 +8,19 @@ from collections.abc import Mapping, Sequence
 import gymnasium as gym
 
 from agentdistill import environment
-from agentdistill.config import Experiment
+from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.curricula import Schedule
 from agentdistill.errors import UserError
+from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import check_reference, is_tiny
 from agentdistill.policies.model import CausalLM, require_same_vocabulary
 from agentdistill.signals import Method
+from agentdistill.signals.method import preset_schedule
+from agentdistill.signals.registry import PROVISIONS
+from agentdistill.view import load as load_view
+
+REFERENCE = frozenset({"reference", "reference-distribution"})
+"""What a method may need of a reference model."""
 
 
 def first_seeds(env: gym.Env[str, str], env_id: str, split: str, n: int | None = None) -> list[int]:
@@ -22,7 +29,30 @@ def first_seeds(env: gym.Env[str, str], env_id: str, split: str, n: int | None =
     Raises:
         UserError: when the split has fewer, or none.
     """
-    seeds = list(environment.task_seeds(env, split))
+    return _first(environment.task_seeds(env, split), env_id, split, n)
+
+
+def look_up(
+    env: gym.Env[str, str], config: Experiment, wanted: Sequence[tuple[str, int | None]]
+) -> tuple[dict[str, list[int]], dict[str, int]]:
+    """The task seeds that are wanted of each split, and how many it has; each split is asked for once.
+
+    Args:
+        wanted: splits, and how many tasks of each (None: all). One that is named several times gives the most.
+
+    Raises:
+        UserError: when a split is missing or too small, or reported tasks are also trained on (see `require_held_out`).
+    """
+    there = {split: environment.task_seeds(env, split) for split in dict.fromkeys(split for split, _ in wanted)}
+    chosen: dict[str, list[int]] = {}
+    for split, n in wanted:
+        chosen[split] = max(_first(there[split], config.env.id, split, n), chosen.get(split, []), key=len)
+    require_held_out(config, chosen)
+    return chosen, {split: len(seeds) for split, seeds in there.items()}
+
+
+def _first(all_seeds: Sequence[int], env_id: str, split: str, n: int | None) -> list[int]:
+    seeds = list(all_seeds)
     if not seeds or (n is not None and n > len(seeds)):
         raise UserError(f"split '{split}' of '{env_id}' has {len(seeds)} tasks, fewer than the {n or 1} asked for")
     chosen = seeds[:n]
@@ -61,24 +91,33 @@ def required_tasks(config: Experiment) -> list[tuple[str, int | None]]:
     return wanted
 
 
+def without_effect(config: Experiment) -> str | None:
+    """A sentence on settings of workers where there are none, or of a full context under a view that has no such, or None."""
+    env = config.env
+    full = [name for name in ("overflow", "window") if getattr(env, name) != type(env).model_fields[name].default]
+    if full and not load_view(env.view).extends:
+        return f"env.{full[0]} is for a view that extends one context until it is full, which {env.view!r} does not"
+    named = [f"env.{name}" for name in ("timeout", "memory") if getattr(env, name) != type(env).model_fields[name].default]
+    if env.workers or not named:
+        return None
+    said = " and ".join(named)
+    return f"{said} can bound worker processes only, and env.workers is 0, so nothing is bounded; set env.workers to 1 or more"
+
+
 def check(config: Experiment, method: Method, schedule: Schedule) -> None:
     """Refuse at once what could only fail later.
 
     Raises:
         UserError: naming both sides of what does not fit.
     """
-    for section in (config.student, config.teacher):
-        if section is not None and section.model != "initial":
-            check_reference(section.model)
-    if config.student.model == "initial":
-        raise UserError("student.model cannot be 'initial'; that names the student as it was, for a teacher")
-    if config.teacher is None and method.needs & {"teacher", "distribution"}:
-        raise UserError(f"method {config.method!r} needs a teacher's scores, and the experiment has no teacher section")
+    _check_models(config)
+    _check_providers(config, method)
+    _check_schedule(config)
     if config.teacher is None and schedule.needs_teacher:
         raise UserError(
             f"schedule {config.schedule!r} listens to the divergence from a teacher, and there is no teacher section"
         )
-    if config.train.rollouts == 1 and method.rl.name != "none" and method.rl_coef > 0:
+    if config.train.rollouts == 1 and method.rewarded:
         raise UserError(
             f"method {config.method!r} compares rollouts of one task (rl: {method.rl.name}), and train.rollouts is 1; "
             "set it to 2 or more"
@@ -88,19 +127,80 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
             raise UserError(f"model '{section.model}' starts from random weights; give it an sft section")
 
 
-def check_pair(student: CausalLM, teacher: CausalLM, max_context: int) -> None:
+def _check_models(config: Experiment) -> None:
+    """Refuse model references that mean nothing in their place."""
+    for section in (config.student, config.teacher, config.reference):
+        if section is not None and section.model not in OWN_WEIGHTS:
+            check_reference(section.model)
+    if config.student.model in OWN_WEIGHTS:
+        raise UserError(
+            f"student.model cannot be '{config.student.model}'; for a teacher, that names the student's own weights"
+        )
+    if config.reference is None:
+        return
+    model = config.reference.model
+    if model in OWN_WEIGHTS and model != "initial":
+        raise UserError(f"reference.model cannot be '{model}', since a reference does not change; 'initial' can")
+    if is_tiny(model):
+        raise UserError(f"reference.model '{model}' would be random weights; name the folder of a trained model, or 'initial'")
+
+
+def _check_schedule(config: Experiment) -> None:
+    """Refuse a preset that is a curriculum under another one, as where the method alone was overridden."""
+    own = preset_schedule(config.method)
+    kind = config.schedule.get("kind") if isinstance(config.schedule, dict) else config.schedule
+    if own is not None and kind != own:
+        raise UserError(
+            f"method {config.method!r} is distillation under schedule '{own}', and the experiment's schedule is {kind!r}; "
+            f"set schedule to {own}, or drop it, or choose another method"
+        )
+
+
+def _check_providers(config: Experiment, method: Method) -> None:
+    """Refuse a method that needs scores which no section provides. Without a reference nothing else may stand in for it."""
+    for section, needs in (("teacher", {"teacher", "distribution", "topk"}), ("reference", REFERENCE)):
+        missing = sorted(method.needs & needs)
+        if missing and getattr(config, section) is None:
+            raise UserError(
+                f"method {config.method!r} needs a {section}'s scores, and the experiment has no {section} section "
+                f"({method.wanting(missing[0])} asks for {PROVISIONS[missing[0]]})"
+            )
+
+
+def require_given(method: Method, role: str, scorer: TeacherScorer) -> None:
+    """Refuse a scorer that cannot give what the method needs of it.
+
+    Args:
+        role: `teacher` or `reference`.
+
+    Raises:
+        UserError: naming the scorer, what it does not give and which axis asks for it.
+    """
+    wanted = {"teacher": "teacher", "distribution": "distribution", "topk": "topk"}
+    if role == "reference":
+        wanted = {"reference": "teacher", "reference-distribution": "distribution"}
+    for need, capability in wanted.items():
+        if need in method.needs and capability not in scorer.capabilities:
+            raise UserError(
+                f"{method.wanting(need)} needs {PROVISIONS[need]}, and {role} '{scorer.name}' gives "
+                f"{' and '.join(PROVISIONS[each] for each in sorted(scorer.capabilities)) or 'no scores'} only"
+            )
+
+
+def check_pair(student: CausalLM, teacher: CausalLM, max_context: int, role: str = "teacher") -> None:
     """Refuse a teacher that cannot score what this student says.
 
     Args:
         max_context: tokens of the longest context that is played.
+        role: `teacher` or `reference`.
 
     Raises:
         UserError: when the vocabularies differ, or the teacher takes shorter sequences than the student will make.
     """
-    require_same_vocabulary(student.tokenizer, teacher.tokenizer, teacher.name)
+    require_same_vocabulary(student.tokenizer, teacher.tokenizer, teacher.name, role)
     longest = min(max_context, student.context)
     if teacher.context < longest:
         raise UserError(
-            f"teacher '{teacher.name}' takes {teacher.context} tokens, and the student's contexts may reach {longest}; "
-            f"set env.max_context to {teacher.context} or less, or choose another teacher"
+            f"{role} '{teacher.name}' takes {teacher.context} tokens, and the student's contexts may reach {longest}; "
+            f"set env.max_context to {teacher.context} or less, or choose another {role}"
         )

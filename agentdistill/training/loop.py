@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,23 @@ from agentdistill.config import Experiment
 from agentdistill.console import Console
 from agentdistill.curricula import Schedule
 from agentdistill.errors import UserError
+from agentdistill.intervals import Rate
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.model import CausalLM
 from agentdistill.pool import EnvironmentFault
+from agentdistill.recorded import Recorded
 from agentdistill.rollout import Rollout, Task
 from agentdistill.seeds import derive, permutation
 from agentdistill.signals import Method, Streams
 from agentdistill.store import Store
-from agentdistill.training.evaluate import Rate, env_failures, stop_reasons
+from agentdistill.training.evaluate import env_failures, stop_reasons
+from agentdistill.training.health import agreement, norm, require_signal, silent_gradient, terms, token_shares, weighting
 from agentdistill.training.journal import Journal
 from agentdistill.training.optim import adamw, apply_step, lr_factor
 from agentdistill.training.progress import damaged
 from agentdistill.training.score import Scored, score, trainable
 from agentdistill.training.state import load_state, require_finite, save_state
+from agentdistill.training.teachers import MovingAverage
 from agentdistill.training.update import Totals, accumulate
 from agentdistill.trajectory import FloatArray, Trajectory
 
@@ -38,7 +42,7 @@ _BATCH = re.compile(r"iter-([0-9]+)")
 
 @dataclass(slots=True)
 class Roles:
-    """Who takes part in the loop."""
+    """Who takes part in the loop. `average` is the teacher's model, where it follows the student."""
 
     student: CausalLM
     teacher: TeacherScorer | None
@@ -46,6 +50,9 @@ class Roles:
     schedule: Schedule
     rollout: Rollout
     tasks: Sequence[int]
+    recorded: Recorded = field(default_factory=Recorded)
+    reference: TeacherScorer | None = None
+    average: MovingAverage | None = None
 
 
 def distil(
@@ -68,6 +75,8 @@ def distil(
     if (point := journal.resume_point(STAGE, train.iterations)) is not None:
         folder, start, state = point
         load_state(folder, roles.student, optimizer)
+        if roles.average is not None:
+            roles.average.load(folder)
         try:
             roles.schedule.load(state["schedule"])
         except (KeyError, TypeError, ValueError) as error:
@@ -86,6 +95,8 @@ def distil(
 
             def save(folder: Path) -> None:
                 save_state(folder, roles.student, optimizer)
+                if roles.average is not None:
+                    roles.average.save(folder)
 
             journal.checkpoint(STAGE, iteration, save, {"schedule": roles.schedule.state()})
 
@@ -104,7 +115,7 @@ def _iteration(
     clock.generate = clock.environment = 0.0
     roles.rollout.sampler.version = (iteration - 1) * config.train.epochs * config.train.minibatches
     batch = f"iter-{iteration:06d}"
-    tasks = plan_tasks(config, roles, iteration)
+    tasks = plan_tasks(config, roles, iteration, say)
     planned = time.perf_counter()
     played = roles.rollout.run(tasks, config.sampling, batch)
     rows = trainable(played)
@@ -113,12 +124,15 @@ def _iteration(
         raise UserError(f"iteration {iteration} gave no trainable episode" + (f": {faults[0]}" if faults else ""))
     rolled = time.perf_counter()
     scored = score(
-        roles.student, roles.teacher, rows, config.train.token_budget, config.train.old_logprobs, roles.method.measures
-    )
+        roles.student, roles.teacher, rows, config.train.token_budget, config.train.old_logprobs, roles.method.measures,
+        roles.reference,
+    )  # fmt: skip
     scored_at = time.perf_counter()
-    streams = roles.method.apply(scored.table)
+    streams = roles.method.apply(scored.table, iteration)
     record: dict[str, Any] = _update(config, roles, optimizer, scored, streams, iteration)
     require_finite(roles.student, scored.sequences[0].ids.tolist(), f"iteration {iteration}", "train.lr")
+    if roles.average is not None:
+        roles.average.update(roles.student)
     updated = time.perf_counter()
     kl_by_turn = scored.table.mean_by_index("turn", scored.kl)[0] if roles.teacher is not None else np.empty(0)
     roles.schedule.observe(kl_by_turn.tolist(), iteration)
@@ -139,15 +153,13 @@ def _iteration(
         say(f"iteration {iteration}: {len(env_failures(played))} episode(s) lost: {fault}")
 
 
-def plan_tasks(config: Experiment, roles: Roles, iteration: int) -> list[Task]:
+def plan_tasks(config: Experiment, roles: Roles, iteration: int, say: Callable[[str], None]) -> list[Task]:
     """This iteration's episodes: tasks in an order shuffled anew for every pass over the split, `rollouts` of each."""
     out: list[Task] = []
-    n = len(roles.tasks)
-    for i in range(config.train.tasks):
-        lap, place = divmod((iteration - 1) * config.train.tasks + i, n)
-        seed = roles.tasks[permutation(n, derive(config.seed, "tasks", lap))[place]]
-        limit = config.env.max_turns
-        expert = _expert(roles, seed, limit)
+    n, limit = len(roles.tasks), config.env.max_turns
+    places = [divmod((iteration - 1) * config.train.tasks + i, n) for i in range(config.train.tasks)]
+    seeds = [roles.tasks[permutation(n, derive(config.seed, "tasks", lap))[place]] for lap, place in places]
+    for i, (seed, expert) in enumerate(zip(seeds, _experts(roles, seeds, limit, say), strict=True)):
         cut = roles.schedule.cut(iteration, len(expert) if expert else None, limit)
         for k in range(config.train.rollouts):
             out.append(
@@ -163,14 +175,16 @@ def plan_tasks(config: Experiment, roles: Roles, iteration: int) -> list[Task]:
     return out
 
 
-def _expert(roles: Roles, seed: int, limit: int) -> list[str] | None:
-    """The expert's actions, where the schedule wants them; a task whose expert fails is a task without one."""
+def _experts(roles: Roles, seeds: Sequence[int], limit: int, say: Callable[[str], None]) -> list[list[str] | None]:
+    """Recorded actions, or the expert's, on each task, where the schedule wants them; where the expert fails there are none."""
     if not roles.schedule.needs_expert:
-        return None
-    try:
-        return roles.rollout.pool.expert_actions(seed, limit)
-    except EnvironmentFault:
-        return None
+        return [None] * len(seeds)
+    own, recorded = [seed for seed in seeds if seed not in roles.recorded.actions], roles.recorded.actions
+    found = roles.rollout.pool.expert_episodes(own, limit)
+    if faults := [each for each in found if isinstance(each, EnvironmentFault)]:
+        say(f"the expert failed on {len(faults)} of {len(own)} tasks, played from the start: {faults[0]}")
+    episodes = {seed: None if isinstance(each, EnvironmentFault) else each for seed, each in zip(own, found, strict=True)}
+    return [recorded[seed] if seed in recorded else episodes[seed] for seed in seeds]
 
 
 def _update(
@@ -186,7 +200,8 @@ def _update(
     ]
     planned = train.iterations * train.epochs * train.minibatches
     losses, norms, lr = [], [], train.lr
-    clips = Totals()
+    every = Totals()
+    out: dict[str, Any] = {}
     for index, part in enumerate(steps):
         step = (iteration - 1) * train.epochs * train.minibatches + index
         members = set(part)
@@ -195,16 +210,33 @@ def _update(
         coef: FloatArray = streams.coef if whole else roles.method.aggregation(scored.table, streams.mask & inside)
         segments = [i for i, s in enumerate(scored.sequences) if s.trajectory in members]
         where = f"iteration {iteration}, optimizer step {step + 1}"
-        totals = accumulate(roles.student, roles.method, scored, streams, coef, segments, train.token_budget, where)
+
+        def backward(streams: Streams, coef: FloatArray = coef, segments: list[int] = segments, where: str = where) -> Totals:
+            return accumulate(roles.student, roles.method, scored, streams, coef, segments, train.token_budget, where)
+
+        if step == 0 and roles.method.distils and roles.teacher is not None:
+            silent = silent_gradient(roles.student, roles.method, lambda: backward(streams.silent))
+            out["grad_norm_silent"] = norm(silent)
+        totals = backward(streams)
+        if step == 0 and roles.method.distils and roles.teacher is not None and not _agrees_at_first(config, roles.method):
+            require_signal(roles.student, roles.method, streams, coef, silent, roles.teacher.name)
         lr = train.lr * lr_factor(step, planned, train.warmup, train.lr_schedule)
         norms.append(apply_step(optimizer, lr, train.grad_clip, where))
         losses.append(totals.loss)
-        clips.clipped, clips.tokens = clips.clipped + totals.clipped, clips.tokens + totals.tokens
+        every.add(totals)
     roles.rollout.sampler.release()
-    return {
+    tokens = max(1, every.tokens)
+    return out | {
         "loss": float(np.mean(losses)), "grad_norm": float(np.mean(norms)), "lr": lr,
-        "clip_fraction": clips.clipped / max(1, clips.tokens),
+        "clip_fraction": every.clipped / tokens, "clip_low": every.low / tokens, "clip_high": every.high / tokens,
+        "clip_dual": every.dual / tokens, **terms(scored, streams, every.divergence / tokens),
     }  # fmt: skip
+
+
+def _agrees_at_first(config: Experiment, method: Method) -> bool:
+    """Whether the teacher is the student as it was and holds it there while a reward moves it: it says nothing new at first."""
+    teacher = config.teacher
+    return teacher is not None and teacher.model in ("initial", "ema") and not teacher.privileged and method.rewarded
 
 
 def _parts(order: Sequence[int], k: int) -> list[Sequence[int]]:
@@ -217,33 +249,18 @@ def batch_metrics(
     played: Sequence[Trajectory], rows: Sequence[Trajectory], scored: Scored, streams: Streams, has_teacher: bool
 ) -> dict[str, Any]:
     """What a line of `metrics.jsonl` says of one batch of rollouts."""
-    table, mask = scored.table, streams.mask
-    out: dict[str, Any] = {}
-    if has_teacher:
-        ratio = np.where(mask, table["logprob"] - table["teacher"], 0.0)
-        by_turn, count = table.mean_by_index("turn", scored.kl)
-        weights = table.mean_by_step(streams.step_weight)
-        out |= {
-            "kl": float(scored.kl[mask].mean()),
-            "log_ratio": float(ratio[mask].mean()),
-            "log_ratio_abs": float(np.abs(ratio[mask]).mean()),
-            "kl_by_turn": by_turn.tolist(),
-            "tokens_by_turn": count.tolist(),
-            "kl_by_step": table.mean_by_index("step", scored.kl)[0].tolist(),
-            "log_ratio_sum": float(table.sum_by_trajectory(ratio, mask).mean()),
-            "weight_by_step": table.mean_by_index("step", streams.step_weight)[0].tolist(),
-            "weight_small_share": float((weights < 0.01).mean()),
-        }
-    gap = np.abs(table["recomputed"] - table["sampler"])[mask]
+    table = scored.table
+    out: dict[str, Any] = agreement(scored) | weighting(scored, streams) if has_teacher else {}
+    gap = np.abs(table["recomputed"] - table["sampler"])[table.mask]
     return out | {
-        "advantage_abs": float(np.abs(streams.advantage[mask]).mean()),
-        "entropy": float(table["entropy"][mask].mean()),
+        "token_shares": token_shares(scored, streams),
+        "entropy": float(table["entropy"][table.mask].mean()),
         "sampler_gap": float(gap.max()),
         "success": float(np.mean([t.success for t in played])),
         "reward": float(np.mean([t.reward for t in played])),
         "turns": float(np.mean([len(t.turns) for t in played])),
         "prefix_turns": float(np.mean([t.prefix_turns for t in played])),
-        "action_tokens": int(mask.sum()),
+        "action_tokens": int(streams.mask.sum()),
         "tool_calls": sum(len(turn.tool_calls) for t in played for turn in t.turns),
         "tool_errors": sum(not c.ok for t in played for turn in t.turns for c in turn.tool_calls),
         "stop_reasons": stop_reasons(played),

@@ -36,14 +36,18 @@ _WHOLE = 1 << 20  # bytes up to which a model folder's file is read for its fing
 
 
 def inputs(config: Experiment) -> dict[str, str]:
-    """Fingerprints of the user's own files that an experiment names: its module, its options' files, its models' folders.
+    """Fingerprints of the user's own files that an experiment names: its module, its recorded demonstrations, its options'
+    files, its models' folders.
 
     A file's is the SHA-256 of its contents, a folder's that of its files' names and sizes, with the contents of small files
     and the modification times of large ones, since weights are too many to be read.
     """
     named = {"env.module": config.env.module, "student.model": config.student.model}
+    named["env.demonstrations"] = config.env.demonstrations
     if config.teacher is not None:
         named["teacher.model"] = config.teacher.model
+    if config.reference is not None:
+        named["reference.model"] = config.reference.model
     named |= {f"env.options.{key}": value for key, value in config.env.options.items() if isinstance(value, str)}
     found = {}
     for name, value in named.items():

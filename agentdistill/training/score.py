@@ -13,13 +13,17 @@ from agentdistill.policies.base import ScoreRequest, TeacherScorer, TeacherScore
 from agentdistill.policies.model import CausalLM, chunk_rows, pad_right, token_budget_batches
 from agentdistill.signals import TokenTable
 from agentdistill.signals.divergence import reverse_kl
+from agentdistill.signals.parts import common_vocabulary
 from agentdistill.signals.registry import Measure
 from agentdistill.trajectory import FloatArray, IntArray, Scores, StopReason, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment as a model sees it: ids, positions of student tokens, and those tokens' rows in the token table."""
+    """A segment as a model sees it: ids, positions of student tokens, and those tokens' rows in the token table.
+
+    `teacher` is the same tokens behind the teacher's own prompt, where it has one.
+    """
 
     trajectory: int
     ids: IntArray
@@ -30,11 +34,15 @@ class Segment:
 
 @dataclass(slots=True)
 class Scored:
-    """A batch ready for a method: the table, its sequences, and the teacher's answers (None without a teacher)."""
+    """A batch ready for a method: the table, its sequences, and the teacher's and the reference's answers, one a sequence.
+
+    The answers are None where nobody gives them.
+    """
 
     table: TokenTable
     sequences: list[Segment]
     answers: list[TeacherScores] | None
+    references: list[TeacherScores] | None = None
 
     @property
     def kl(self) -> FloatArray:
@@ -57,8 +65,9 @@ def score(
     budget: int,
     old: str = "trainer",
     measures: Mapping[str, Measure] | None = None,
+    reference: TeacherScorer | None = None,
 ) -> Scored:
-    """Score a batch and put the teacher's scores beside each trajectory, under the teacher's name.
+    """Score a batch and put the teacher's and the reference's scores beside each trajectory, under their names.
 
     Args:
         student: the policy being trained, at the weights that sampled.
@@ -67,27 +76,35 @@ def score(
         budget: rows × longest in one pass, in tokens.
         old: `trainer` recomputes the student's log-probs here; `sampler` takes the stored ones.
         measures: what the method reads beside `rkl`, computed wherever the teacher gives distributions.
+        reference: scores the tokens as the student saw them, without the teacher's prompt; None for methods without one.
     """
     columns, sequences = _columns(trajectories)
     answers = teacher.score([s.teacher for s in sequences]) if teacher is not None else None
+    references = reference.score([ScoreRequest(s.ids.tolist(), s.targets.tolist()) for s in sequences]) if reference else None
     n = len(columns["trajectory"])
     exact = teacher is not None and "distribution" in teacher.capabilities
     measured = {"rkl": reverse_kl, **(measures or {})} if exact else {}
-    names = ("logprob", "entropy", "teacher", *measured)
+    names = ("logprob", "entropy", *measured)
     fresh: dict[str, FloatArray] = {name: np.full(n, np.nan) for name in names}
-    for i, sequence in enumerate(sequences):
-        if answers is not None:
-            fresh["teacher"][sequence.rows] = answers[i].logprobs.double().cpu().numpy()
     _student_pass(student, sequences, answers if exact else None, budget, measured, fresh)
     columns["sampler"] = columns.pop("logprobs_t1")
     columns["logprob"] = columns["sampler"] if old == "sampler" else fresh["logprob"]
     columns["entropy"] = fresh["entropy"]
     columns["recomputed"] = fresh["logprob"]
-    if teacher is not None:
-        columns["teacher"] = fresh["teacher"]
-        _attach(trajectories, columns, teacher.name, answers, sequences)
+    for name, scorer, given in (("teacher", teacher, answers), ("reference", reference, references)):
+        if scorer is not None and given is not None:
+            columns[name] = _spread(n, sequences, [answer.logprobs for answer in given])
+            _attach(trajectories, columns, columns[name], scorer.name, given, sequences)
     columns |= {name: fresh[name] for name in measured}
-    return Scored(TokenTable(columns), sequences, answers)
+    return Scored(TokenTable(columns), sequences, answers, references)
+
+
+def _spread(n: int, sequences: Sequence[Segment], values: Sequence[torch.Tensor]) -> FloatArray:
+    """`[n]` a value a target of each sequence at its row of the table, NaN elsewhere."""
+    out = np.full(n, np.nan)
+    for sequence, each in zip(sequences, values, strict=True):
+        out[sequence.rows] = each.double().cpu().numpy()
+    return out
 
 
 def _columns(trajectories: Sequence[Trajectory]) -> tuple[dict[str, Any], list[Segment]]:
@@ -135,7 +152,7 @@ def _student_pass(
 ) -> None:
     """Fill `logprob`, `entropy` and, against the teacher's distributions, what is measured."""
     student.model.train(False)
-    size = chunk_rows(student.vocab_size)
+    size = chunk_rows(student.head)
     for batch in token_budget_batches([len(s.ids) for s in sequences], budget):
         hidden = student.hidden(pad_right([sequences[i].ids.tolist() for i in batch], student.device))
         for row, i in enumerate(batch):
@@ -155,30 +172,19 @@ def _student_pass(
                         out[name][rows] = measure(ours, theirs).double().cpu().numpy()
 
 
-def common_vocabulary(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut two log-distributions to the ids both heads have, and renormalise.
-
-    Models of one family pad their output heads to different widths; the padding's ids are never sampled.
-    """
-    width = min(ours.shape[-1], theirs.shape[-1])
-    if ours.shape[-1] == theirs.shape[-1]:
-        return ours, theirs
-    return torch.log_softmax(ours[..., :width], dim=-1), torch.log_softmax(theirs[..., :width], dim=-1)
-
-
 def _attach(
     trajectories: Sequence[Trajectory],
-    columns: dict[str, Any],
+    columns: Mapping[str, Any],
+    logprobs: FloatArray,
     name: str,
-    answers: Sequence[TeacherScores] | None,
+    answers: Sequence[TeacherScores],
     sequences: Sequence[Segment],
 ) -> None:
-    entropy = np.full(len(columns["trajectory"]), np.nan)
-    for sequence, answer in zip(sequences, answers or [], strict=True):
-        if answer.entropy is not None:
-            entropy[sequence.rows] = answer.entropy.double().cpu().numpy()
+    """Put one scorer's `logprobs` `[n]` and entropies, where it gives them, beside each trajectory."""
+    entropies = [torch.full_like(a.logprobs, torch.nan) if a.entropy is None else a.entropy for a in answers]
+    entropy = _spread(len(logprobs), sequences, entropies)
     actions = np.flatnonzero(columns["is_action"])
     starts = np.searchsorted(columns["trajectory"][actions], np.arange(1, len(trajectories)))
     for trajectory, rows in zip(trajectories, np.split(actions, starts), strict=True):
         has_entropy = bool(np.isfinite(entropy[rows]).all())
-        trajectory.scores[name] = Scores(columns["teacher"][rows], entropy[rows] if has_entropy else None)
+        trajectory.scores[name] = Scores(logprobs[rows], entropy[rows] if has_entropy else None)

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from agentdistill import curricula
+from agentdistill import curricula, view
 from agentdistill.chat import Chat
-from agentdistill.config import Experiment, ModelSection, SftSection
+from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, ReferenceSection, SftSection
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example, demonstrate, examples, transcript
 from agentdistill.errors import UserError
+from agentdistill.intervals import Rate
 from agentdistill.modules import import_module
 from agentdistill.policies.base import SamplingParams, TeacherScorer
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
 from agentdistill.pool import EnvPool, Workers
+from agentdistill.recorded import Recorded, read_records, usable, with_expert
 from agentdistill.rollout import Limits, Rollout
 from agentdistill.seeds import derive
 from agentdistill.signals import Method
 from agentdistill.store import Store
 from agentdistill.toolcall import DEFAULT_FORMAT
-from agentdistill.training.check import check, first_seeds, require_held_out, required_tasks
+from agentdistill.training.check import check, first_seeds, look_up, required_tasks, without_effect
 from agentdistill.training.claim import claim
-from agentdistill.training.evaluate import Rate, caveats, evaluate
+from agentdistill.training.evaluate import caveats, evaluate
 from agentdistill.training.journal import Journal, write_atomic
 from agentdistill.training.loop import Roles, distil
 from agentdistill.training.meta import record_environment, record_session
 from agentdistill.training.sft import supervise
 from agentdistill.training.state import save_model
+from agentdistill.training.teachers import MovingAverage
+from agentdistill.trajectory import Trajectory
 
 TOKENIZER_EPISODES = 64
 BYTES_PER_TOKEN = 8  # more than any tokenizer trained here saves on a whole episode
@@ -51,18 +56,22 @@ class Session:
             import_module(config.env.module)
         self.method = Method.load(config.method)
         self.schedule = curricula.load(config.schedule)
+        self.view = view.load(config.env.view)
         check(config, self.method, self.schedule)
+        self._records = read_records(config.env.demonstrations) if config.env.demonstrations else []
         self._threads = torch.get_num_threads()
         self.journal = Journal(folder, lambda stored: claim(folder, config, stored, resume=resume))
         try:
             for note in self.journal.notes + record_session(folder, config, begun=self.journal.begun):
                 self.say(note)
+            if (unused := without_effect(config)) is not None:
+                self.say(unused)
             self.store = Store(folder / "store")
             env = config.env
             workers = Workers(env.workers, env.timeout, env.recycle, env.memory, [env.module] if env.module else [])
             self.pool = EnvPool(env.id, env.options, workers=workers)
             record_environment(folder, self.pool.run_metadata())
-            self.limits = Limits(config.env.max_turns, config.env.max_context, config.env.overflow, config.env.window)
+            self.limits = Limits(env.max_turns, env.max_context, env.overflow, env.window, self.view)
             self._demonstrations: dict[tuple[object, ...], list[Example]] = {}
         except BaseException:
             self.journal.close()
@@ -90,10 +99,22 @@ class Session:
 
     def require_tasks(self) -> None:
         """Refuse splits that are missing or too small before anything is trained."""
-        chosen: dict[str, list[int]] = {}
-        for split, n in required_tasks(self.config):
-            chosen[split] = max(self.seeds(split, n), chosen.get(split, []), key=len)
-        require_held_out(self.config, chosen)
+        look_up(self.pool.prototype(), self.config, required_tasks(self.config))
+        if self._records:
+            self.say(f"recorded demonstrations: {self.recorded}")
+
+    @functools.cached_property
+    def recorded(self) -> Recorded:
+        """Recorded demonstrations of the training split's tasks, each played once; none where the experiment names no file."""
+        if not self._records:
+            return Recorded()
+        env = self.config.env
+        return usable(self._records, self.pool, self.seeds(env.split), self.limits.max_turns, env.demonstrations)
+
+    def _imitable(self) -> list[int]:
+        """Training tasks that can be imitated."""
+        seeds = self.seeds(self.config.env.split)
+        return with_expert(self.pool, seeds, self.recorded) if self._records else seeds
 
     def require_plan(self) -> None:
         """Refuse a privileged teacher where there is nothing to show it."""
@@ -112,7 +133,7 @@ class Session:
     def rollout(self, lm: CausalLM, privileged: bool = False) -> Rollout:
         """The episode loop with a model as the policy."""
         context = min(self.limits.max_context, lm.context)
-        limits = Limits(self.limits.max_turns, context, self.limits.overflow, self.limits.window)
+        limits = dataclasses.replace(self.limits, max_context=context)
         return Rollout(self.pool, TransformersSampler(lm), self.chat(lm.tokenizer), limits, privileged=privileged)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -121,18 +142,20 @@ class Session:
         The run's own is trained on expert transcripts of training tasks, once.
         """
         for role, section in (("teacher", self.config.teacher), ("student", self.config.student)):
-            if section is not None and section.model != "initial" and not is_tiny(section.model):
-                return load_tokenizer(self._reference(role, section))
+            if section is not None and section.model not in OWN_WEIGHTS and not is_tiny(section.model):
+                return load_tokenizer(self._source(role, section))
         from agentdistill.policies.tiny import train_tokenizer
 
         path = self.folder / "tokenizer"
         if not self.journal.done("tokenizer"):
             any_chat = self.chat(train_tokenizer([""]))
-            seeds = self.seeds(self.config.env.split)[:TOKENIZER_EPISODES]
+            seeds = self._imitable()[:TOKENIZER_EPISODES]
             # `any_chat` makes a token of each byte; beyond that a student's context would not hold the episode either.
             longest = BYTES_PER_TOKEN * self.limits.max_context
             shown = self._play_expert(seeds, any_chat, noise=0.0, max_context=longest)
             texts = [transcript(t) for t in shown] + [self.pool.system_prompt(0)]
+            if not self.view.extends:  # its prompts have words of their own
+                texts += [any_chat.decode(turn.prompt_ids) for t in shown for turn in t.turns]
             train_tokenizer(texts, self.config.tokenizer_vocab).save_pretrained(path)
             self.journal.finish("tokenizer", path)
         try:
@@ -146,15 +169,15 @@ class Session:
         self.warm_up(role, section, lm)
         return lm
 
-    def load(self, role: str, section: ModelSection, tokenizer: PreTrainedTokenizerBase | None) -> CausalLM:
+    def load(self, role: str, section: ModelSection | ReferenceSection, tokenizer: PreTrainedTokenizerBase | None) -> CausalLM:
         """A role's model as far as the run has brought it, untrained at first."""
         seed = derive(self.config.seed, "init", role) % 2**31
-        reference = self._reference(role, section)
-        lm = load_model(reference, tokenizer=tokenizer, seed=seed, context=self.config.env.max_context)
+        source = self._source(role, section)
+        lm = load_model(source, tokenizer=tokenizer, seed=seed, context=self.config.env.max_context)
         lm.name = section.model
         return lm
 
-    def _reference(self, role: str, section: ModelSection) -> str:
+    def _source(self, role: str, section: ModelSection | ReferenceSection) -> str:
         """Where a role's model is to be loaded from: the run's own folder once its supervised stage is finished."""
         return str(self.folder / role) if self.journal.done(f"sft-{role}") else section.model
 
@@ -170,7 +193,7 @@ class Session:
         def validate(step: int) -> Rate:
             return evaluate(rollout, valid, greedy, seed=self.config.seed, label=stage)[0]
 
-        data = self.demonstrations(section.sft, rollout.chat)
+        data = self.demonstrations(section.sft, rollout)
         supervise(
             lm, data, section.sft, self.journal,
             role=role, seed=derive(self.config.seed, "sft"), validate=validate, console=self.console,
@@ -178,23 +201,25 @@ class Session:
         save_model(path, lm)
         self.journal.finish(stage, path)
 
-    def demonstrations(self, sft: SftSection, chat: Chat) -> list[Example]:
-        """Expert sequences over the training split, made once for every role that asks for the same."""
-        key = (sft.demonstrations, sft.noisy, sft.noise, chat.template, tuple(sorted(chat.tokenizer.get_vocab().items())))
+    def demonstrations(self, sft: SftSection, rollout: Rollout) -> list[Example]:
+        """Expert sequences over the training split, shown as in a role's rollouts; made once for all that ask for the same."""
+        chat, most = rollout.chat, rollout.limits.max_context
+        key = (sft.demonstrations, sft.noisy, sft.noise, most, chat.template, tuple(sorted(chat.tokenizer.get_vocab().items())))
         if key not in self._demonstrations:
-            seeds = self.seeds(self.config.env.split)
+            seeds = self._imitable()
             clean = sft.demonstrations - round(sft.demonstrations * sft.noisy)
             laps = [seeds[i % len(seeds)] for i in range(sft.demonstrations)]
-            shown = self._play_expert(laps[:clean], chat, 0.0) + self._play_expert(laps[clean:], chat, sft.noise)
+            shown = self._play_expert(laps[:clean], chat, 0.0, most) + self._play_expert(laps[clean:], chat, sft.noise, most)
             won = sum(t.success for t in shown)
-            self.say(f"{len(shown)} demonstrations, {won} won, {sum(len(t.turns) for t in shown)} turns")
+            without = f", {missing} tasks without an expert left out" if (missing := len(laps) - len(shown)) else ""
+            self.say(f"{len(shown)} demonstrations, {won} won, {sum(len(t.turns) for t in shown)} turns{without}")
             self._demonstrations[key] = [e for t in shown for e in examples(t)]
         return self._demonstrations[key]
 
-    def _play_expert(self, seeds: Sequence[int], chat: Chat, noise: float, max_context: int = 0) -> Any:
+    def _play_expert(self, seeds: Sequence[int], chat: Chat, noise: float, max_context: int) -> list[Trajectory]:
         return demonstrate(
-            self.pool, seeds, chat, max_turns=self.limits.max_turns,
-            max_context=max_context or self.limits.max_context, noise=noise, seed=self.config.seed,
+            self.pool, seeds, chat, max_turns=self.limits.max_turns, max_context=max_context, noise=noise,
+            seed=self.config.seed, recorded=self.recorded if self._records else None, view=self.view,
         )  # fmt: skip
 
     def measure(self, label: str, lm: CausalLM) -> Rate:
@@ -231,13 +256,23 @@ class Session:
         section = self.config.eval
         return SamplingParams(temperature=section.temperature, top_p=section.top_p, max_tokens=self.config.sampling.max_tokens)
 
-    def distil(self, student: CausalLM, teacher: TeacherScorer | None, privileged: bool) -> None:
-        """The on-policy loop; the trained student ends up under `RUN/final`."""
+    def distil(
+        self,
+        student: CausalLM,
+        teacher: TeacherScorer | None,
+        reference: TeacherScorer | None = None,
+        average: MovingAverage | None = None,
+    ) -> None:
+        """The on-policy loop; the trained student ends up under `RUN/final`.
+
+        Args:
+            average: the teacher, where it follows the student.
+        """
         path = self.folder / "final"
         if self.journal.done("train"):
             student.model.load_state_dict(load_model(str(path)).model.state_dict())
             return
-        rollout = self.rollout(student, privileged)
+        rollout = self.rollout(student, self.config.teacher is not None and self.config.teacher.privileged)
         section = self.config.eval
         valid = self.seeds(section.every_split, section.every_tasks) if section.every else []
         params = self._eval_params()
@@ -245,7 +280,10 @@ class Session:
         def validate(iteration: int) -> Rate:
             return evaluate(rollout, valid, params, seed=self.config.seed, label="during")[0]
 
-        roles = Roles(student, teacher, self.method, self.schedule, rollout, self.seeds(self.config.env.split))
+        roles = Roles(
+            student, teacher, self.method, self.schedule, rollout, self.seeds(self.config.env.split), self.recorded,
+            reference, average,
+        )  # fmt: skip
         distil(self.config, roles, self.journal, self.store, validate=validate, console=self.console)
         save_model(path, student)
         self.journal.finish("train", path)

@@ -12,9 +12,9 @@ from agentdistill.config import SftSection
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example
 from agentdistill.errors import UserError
+from agentdistill.intervals import Rate
 from agentdistill.policies.model import CausalLM, chunk_rows, pad_right
 from agentdistill.seeds import derive, permutation
-from agentdistill.training.evaluate import Rate
 from agentdistill.training.journal import Journal
 from agentdistill.training.optim import adamw, apply_step, lr_factor
 from agentdistill.training.state import load_state, require_finite, save_state
@@ -104,7 +104,7 @@ def _loss(lm: CausalLM, batch: Sequence[Example]) -> tuple[torch.Tensor, int]:
         target[row, : len(example.target)] = torch.tensor(example.target)
     target[:, 0] = False  # nothing precedes the first token
     rows, columns = target.nonzero(as_tuple=True)
-    hidden, wanted, size = lm.hidden(ids)[rows, columns - 1], ids[rows, columns], chunk_rows(lm.vocab_size)
+    hidden, wanted, size = lm.hidden(ids)[rows, columns - 1], ids[rows, columns], chunk_rows(lm.head)
 
     def forward(states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(lm.logits(states), labels, reduction="sum")

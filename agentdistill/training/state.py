@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from agentdistill.policies.model import CausalLM, chunk_rows
 
 def save_state(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -> None:
     """Write weights (`weights.safetensors`) and optimizer state (`optimizer.pt`) into an existing folder."""
-    save_file({name: t.contiguous() for name, t in _unshared(lm).items()}, folder / "weights.safetensors")
+    save_weights(folder / "weights.safetensors", lm)
     torch.save(optimizer.state_dict(), folder / "optimizer.pt")
 
 
@@ -28,13 +29,35 @@ def load_state(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -> 
     Raises:
         UserError: when a file is missing, damaged or of another model.
     """
-    try:
-        weights = load_file(folder / "weights.safetensors", device=str(lm.device))
+    load_weights(folder / "weights.safetensors", lm)
+    with _readable(folder):
+        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location=lm.device, weights_only=True))
+
+
+def save_weights(path: Path, lm: CausalLM) -> None:
+    """Write a model's weights and buffers, a tied tensor once."""
+    save_file({name: t.contiguous() for name, t in _unshared(lm).items()}, path)
+
+
+def load_weights(path: Path, lm: CausalLM) -> None:
+    """Read back what `save_weights` wrote, in place.
+
+    Raises:
+        UserError: when the file is missing, damaged or of another model.
+    """
+    with _readable(path.parent):
+        weights = load_file(path, device=str(lm.device))
         missing = _unshared(lm).keys() ^ weights.keys()
         if missing:
-            raise UserError(f"checkpoint '{folder}' is of another model: it differs in '{sorted(missing)[0]}'")
+            raise UserError(f"checkpoint '{path.parent}' is of another model: it differs in '{sorted(missing)[0]}'")
         lm.model.load_state_dict(weights, strict=False)
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location=lm.device, weights_only=True))
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """What reading a missing, damaged or foreign file raises, as one sentence."""
+    try:
+        yield
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(f"checkpoint '{folder}' cannot be read: {reason}; start over with another --out") from error
@@ -59,7 +82,7 @@ def require_finite(lm: CausalLM, ids: Sequence[int], where: str, rate: str) -> N
     if broken is None:
         lm.model.train(False)
         hidden = lm.hidden(torch.tensor([list(ids)], device=lm.device))[0]
-        if all(bool(torch.isfinite(lm.logits(part)).all()) for part in torch.split(hidden, chunk_rows(lm.vocab_size))):
+        if all(bool(torch.isfinite(lm.logits(part)).all()) for part in torch.split(hidden, chunk_rows(lm.head))):
             return
     what = f"weights that are not finite (the first in '{broken}')" if broken else "a model whose logits are not finite"
     raise UserError(f"{where} left {what}; nothing of it was saved. Lower {rate}, and start again with another --out")

@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from agentdistill.errors import UserError
-from agentdistill.policies.model import CausalLM, chunk_rows, pad_right, token_budget_batches
+from agentdistill.policies.base import TeacherScores
+from agentdistill.policies.model import CausalLM, pad_right, token_budget_batches
 from agentdistill.signals import Method, Streams
-from agentdistill.training.score import Scored, common_vocabulary
+from agentdistill.signals.parts import Lazy, Parts
+from agentdistill.training.head import backward_through_head
+from agentdistill.training.score import Scored
 from agentdistill.trajectory import FloatArray, IntArray
 
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over one optimizer step's tokens."""
+    """Sums over one optimizer step's tokens.
+
+    Attributes:
+        low, high, dual: how many of them the lower, the upper and the dual clip hold.
+        divergence: of `|kd_weight·D|`, nats.
+    """
 
     loss: float = 0.0
-    clipped: float = 0.0
+    low: int = 0
+    high: int = 0
+    dual: int = 0
+    divergence: float = 0.0
     tokens: int = 0
 
+    @property
+    def clipped(self) -> int:
+        """How many of them any clip holds."""
+        return self.low + self.high + self.dual
 
-@dataclass(frozen=True, slots=True)
-class _Tokens:
-    """Columns of some student tokens as tensors on the model's device; `teacher` computes `[n, V]` when called."""
-
-    ids: torch.Tensor
-    old: torch.Tensor
-    advantage: torch.Tensor
-    kd_weight: torch.Tensor
-    coef: torch.Tensor
-    teacher: Callable[[], torch.Tensor] | None
+    def add(self, other: Totals) -> None:
+        """Take another step's sums in."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 def accumulate(
@@ -59,85 +67,96 @@ def accumulate(
         where: names the step in errors.
 
     Raises:
-        UserError: when the loss is not finite; no gradient of it has been used.
+        UserError: when the loss is not finite; every gradient is cleared then, those of earlier micro-batches too.
     """
     student.model.train(False)  # gradients flow all the same, and dropout would make the student another policy
     totals = Totals()
     chosen = [i for i in segments if np.any(coef[scored.sequences[i].rows] > 0)]
     for batch in token_budget_batches([len(scored.sequences[i].ids) for i in chosen], budget):
         members = [chosen[i] for i in batch]
-        hidden = student.hidden(pad_right([scored.sequences[i].ids.tolist() for i in members], student.device))
-        # What carries no loss never reaches the head.
-        kept = [np.flatnonzero(coef[scored.sequences[i].rows] > 0) for i in members]
-        place = np.array([(row, token) for row, tokens in enumerate(kept) for token in tokens])
-        size = chunk_rows(student.vocab_size)
-        losses = []
-        for start in range(0, len(place), size):
-            part = place[start : start + size]
-            tokens = _tokens(scored, streams, coef, members, part, hidden.device, method.exact)
-            columns = np.array([scored.sequences[members[row]].targets[token] - 1 for row, token in part])
-            states = hidden[torch.as_tensor(part[:, 0]), torch.as_tensor(columns)]
-            losses.append(_chunk_loss(student, method, states, tokens, totals, alone=len(place) <= size))
-        loss = torch.stack(losses).sum()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            names = sorted({scored.sequences[i].trajectory for i in members})
-            raise UserError(f"the loss at {where} is {value} (trajectories {names} of the batch); the weights were not changed")
-        loss.backward()  # type: ignore[no-untyped-call]
-        totals.loss += value
+        tokens = _Tokens(method, scored, streams, coef, members)
+
+        def loss(part: slice, logits: torch.Tensor, tokens: _Tokens = tokens) -> torch.Tensor:
+            share = tokens.loss(part, logits, totals)
+            value = float(share.detach())
+            if not math.isfinite(value):
+                whose = f"trajectories {tokens.trajectories} of the batch"
+                raise UserError(f"the loss at {where} is {value} ({whose}); the weights were not changed")
+            totals.loss += value
+            return share
+
+        try:
+            backward_through_head(student, tokens.states(student), loss)
+        except UserError:
+            student.model.zero_grad(set_to_none=True)
+            raise
     return totals
 
 
-def _chunk_loss(
-    student: CausalLM, method: Method, states: torch.Tensor, tokens: _Tokens, totals: Totals, *, alone: bool
-) -> torch.Tensor:
-    """Loss of a chunk. Unless it is alone, its logits are computed again in the backward pass: only one chunk's ever exist."""
+class _Tokens:
+    """The `n` tokens of some segments that carry loss, and their loss. What carries none never reaches the head."""
 
-    def forward(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logprobs = torch.log_softmax(student.logits(states), dim=-1)
-        picked = logprobs.gather(1, tokens.ids[:, None])[:, 0]
-        per_token = method.surrogate(picked, tokens.old, tokens.advantage)
-        if tokens.teacher is not None:
-            ours, theirs = common_vocabulary(logprobs, tokens.teacher())
-            per_token = per_token + tokens.kd_weight * method.divergence(ours, theirs)
-        clip = method.clipped(picked, tokens.old, tokens.advantage).sum()
-        return (tokens.coef * per_token).sum(), clip
+    def __init__(self, method: Method, scored: Scored, streams: Streams, coef: FloatArray, members: Sequence[int]) -> None:
+        self._method, self._scored, self._streams, self._coef = method, scored, streams, coef
+        self._segments = [scored.sequences[i] for i in members]
+        self._members = members
+        kept = [np.flatnonzero(coef[s.rows] > 0) for s in self._segments]
+        self._owner: IntArray = np.repeat(np.arange(len(kept)), [len(each) for each in kept])
+        self._token: IntArray = np.concatenate(kept)
+        self._column = np.concatenate([s.targets[each] - 1 for s, each in zip(self._segments, kept, strict=True)])
+        self._ids = np.concatenate([s.ids[s.targets[each]] for s, each in zip(self._segments, kept, strict=True)])
+        self._rows = np.concatenate([s.rows[each] for s, each in zip(self._segments, kept, strict=True)])
 
-    loss, clip = forward(states) if alone else checkpoint(forward, states, use_reentrant=False)
-    totals.clipped += float(clip)
-    totals.tokens += len(states)
-    return loss
+    @property
+    def trajectories(self) -> list[int]:
+        """Whose tokens they are."""
+        return sorted({segment.trajectory for segment in self._segments})
 
+    def states(self, student: CausalLM) -> torch.Tensor:
+        """`[n, d]` last hidden states that the tokens are predicted from."""
+        hidden = student.hidden(pad_right([s.ids.tolist() for s in self._segments], student.device))
+        return hidden[torch.as_tensor(self._owner), torch.as_tensor(self._column)]
 
-def _tokens(
-    scored: Scored,
-    streams: Streams,
-    coef: FloatArray,
-    members: Sequence[int],
-    part: IntArray,
-    device: torch.device,
-    exact: bool,
-) -> _Tokens:
-    """The columns of tokens `part` `[n, 2]` (place in `members`, index among that segment's targets)."""
-    owners = [(scored.sequences[members[row]], token) for row, token in part]
-    rows = np.array([segment.rows[token] for segment, token in owners])
+    def loss(self, part: slice, logits: torch.Tensor, totals: Totals) -> torch.Tensor:
+        """What these tokens, with logits `[c, V]`, add to the loss; they are counted in `totals`."""
+        method, table = self._method, self._scored.table
+        ids = torch.as_tensor(self._ids[part], device=logits.device)
 
-    def column(values: FloatArray) -> torch.Tensor:
-        return torch.as_tensor(values[rows], dtype=torch.float32, device=device)
+        def column(values: FloatArray) -> torch.Tensor:
+            return torch.as_tensor(values[self._rows[part]], dtype=logits.dtype, device=logits.device)
 
-    def teacher() -> torch.Tensor:
+        logprobs = torch.log_softmax(logits, dim=-1)
+        picked = logprobs.gather(1, ids[:, None])[:, 0]
+        old, advantage = column(self._streams.anchor), column(self._streams.advantage)
+        per_token = method.surrogate(picked, old, advantage)
+        if method.exact:
+            parts = Parts(
+                ids=ids,
+                logprob=picked,
+                student=lambda: logprobs,
+                teacher_logprob=(lambda: column(table["teacher"])) if "teacher" in table else None,
+                teacher=self._scores(self._scored.answers, part, logits.device),
+                reference=self._scores(self._scored.references, part, logits.device),
+            )
+            divergence = column(self._streams.kd_weight) * method.divergence_loss(parts)
+            totals.divergence += float(divergence.detach().abs().sum())
+            per_token = per_token + divergence
+        low, high, dual = method.clips(picked, old, advantage).sum(-1).tolist()
+        totals.add(Totals(low=low, high=high, dual=dual, tokens=len(logits)))
+        return (column(self._coef) * per_token).sum()
+
+    def _scores(self, answers: Sequence[TeacherScores] | None, part: slice, device: torch.device) -> Lazy | None:
+        """Computes `_distribution` of a scorer's answers when called; None where there are none."""
+        if answers is None:
+            return None
+        own = [answers[i] for i in self._members]
+        return lambda: self._distribution(own, part).to(device)
+
+    def _distribution(self, scores: Sequence[TeacherScores], part: slice) -> torch.Tensor:
+        """`[c, V]` a scorer's log-probabilities at these tokens' positions."""
         pieces = []
-        for row in np.unique(part[:, 0]):
-            distribution = scored.answers[members[row]].distribution if scored.answers is not None else None
-            assert distribution is not None  # `exact` methods are only run with teachers that give distributions
-            pieces.append(distribution.logprobs(torch.as_tensor(part[part[:, 0] == row, 1])))
-        return torch.cat(pieces).to(device)
-
-    return _Tokens(
-        ids=torch.as_tensor(np.array([segment.ids[segment.targets[token]] for segment, token in owners]), device=device),
-        old=column(streams.anchor),
-        advantage=column(streams.advantage),
-        kd_weight=column(streams.kd_weight),
-        coef=column(coef),
-        teacher=teacher if exact else None,
-    )
+        for i in np.unique(self._owner[part]):
+            distribution = scores[i].distribution
+            assert distribution is not None  # methods that need distributions are only run with teachers that give them
+            pieces.append(distribution.logprobs(torch.as_tensor(self._token[part][self._owner[part] == i])))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentdistill.errors import UserError
-from agentdistill.signals import BASELINES, SIGNALS
+from agentdistill.signals import SIGNALS
 
 episodes = st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=4)
 
@@ -47,11 +47,6 @@ def test_missing_teacher_is_an_error_and_not_a_zero_signal(make_table):
 def test_infinite_teacher_logprob_on_a_student_token_is_an_error(make_table):
     with pytest.raises(UserError, match=r"'teacher' is -inf at row 2"):
         SIGNALS.resolve("opd")(make_table([[1]], logprob=[-1], teacher=[-np.inf]))
-
-
-def test_vopd_baseline_is_minus_the_reverse_kl_on_student_tokens(make_table):
-    table = make_table([[2]], rkl=[0.5, 0.25])
-    assert BASELINES.resolve("vopd")(table).tolist() == [0, 0, -0.5, -0.25]
 
 
 def test_discount_above_one_is_refused():

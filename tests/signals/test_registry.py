@@ -4,7 +4,7 @@ import pytest
 from pydantic import Field
 
 from agentdistill.errors import UserError
-from agentdistill.signals import AGGREGATIONS, SIGNALS, STEP_WEIGHTS, Registry
+from agentdistill.signals import AGGREGATIONS, DIVERGENCES, SIGNALS, STEP_WEIGHTS, Registry
 
 
 @pytest.fixture
@@ -94,6 +94,21 @@ def test_unknown_capability_is_refused_at_registration(shapes):
         shapes.register("new", needs={"techer"})
 
 
+def test_settings_that_do_not_fit_together_are_refused_when_they_are_resolved(shapes):
+    def fits(*, inner: float, outer: float) -> None:
+        if inner > outer:
+            raise ValueError(f"inner {inner} is larger than outer {outer}")
+
+    @shapes.register("ring", check=fits)
+    def ring(scale: float, *, inner: float = 1.0, outer: float = 2.0) -> float:
+        return scale * (outer**2 - inner**2)
+
+    assert shapes.resolve("ring")(2.0) == 6
+    with pytest.raises(UserError) as caught:
+        shapes.resolve({"kind": "ring", "inner": 5})
+    assert str(caught.value) == "shape 'ring': inner 5.0 is larger than outer 2.0"
+
+
 def test_classes_register_as_factories():
     from dataclasses import dataclass
 
@@ -108,5 +123,20 @@ def test_classes_register_as_factories():
 
 
 def test_built_in_names_are_found_without_importing_their_modules_first():
-    assert STEP_WEIGHTS.names() == ["none", "sod"]
-    assert {"none", "opd"} <= set(SIGNALS.names())
+    assert {"none", "sod", "decay-after-error"} <= set(STEP_WEIGHTS.names())
+    assert {"none", "opd", "g-opd"} <= set(SIGNALS.names())
+    assert {"rkl", "k2", "pld", "adpa"} <= set(DIVERGENCES.names())  # each of another module
+
+
+def test_an_entry_that_measures_needs_distributions_under_the_settings_that_measure(shapes):
+    def columns(*, exact: bool) -> dict[str, object]:
+        return {"gap": lambda student, teacher: student[:, 0]} if exact else {}
+
+    @shapes.register("disc", measures=columns)
+    def disc(height: float, *, exact: bool = False) -> float:
+        return height
+
+    assert shapes.resolve("disc").needs == frozenset()
+    exact = shapes.resolve({"kind": "disc", "exact": True})
+    assert exact.needs == {"teacher", "distribution"}
+    assert list(exact.measures) == ["gap"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from agentdistill import api
 from agentdistill.errors import UserError
@@ -63,6 +64,23 @@ def test_a_run_leaves_models_metrics_trajectories_summary_and_report(tmp_path: P
     assert len(first["kl_by_turn"]) == len(first["tokens_by_turn"]) > 1
 
 
+def test_a_student_is_trained_in_a_window_of_its_episodes(tmp_path: Path) -> None:
+    changes = {"env.view": {"kind": "window", "pairs": 1}, "env.max_context": 160, "schedule": "tcod-b2f"}
+    small = {"train.iterations": 1, "sampling.max_tokens": 3, "eval.every": 0, "eval.tasks": 1, "student.sft.demonstrations": 4}
+    folder, _ = run(tmp_path / "r", **changes, **small)
+    (row,) = lines(folder, "iteration")
+    assert row["grad_norm"] > 0
+    assert row["sampler_gap"] < 1e-4
+    played = Store(folder / "store").read("iter-000001")
+    assert any(t.prefix_turns for t in played)
+    assert all(turn.fresh and turn.action_ids for t in played for turn in t.turns)
+    assert max(len(t.turns) for t in played) > 2
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    for trajectory in played:
+        for k, turn in enumerate(trajectory.turns):
+            assert f"Steps taken so far: {k}." in tokenizer.decode(turn.prompt_ids)
+
+
 def test_the_same_experiment_gives_the_same_metrics_to_the_byte(tmp_path: Path) -> None:
     a, _ = run(tmp_path / "a")
     b, _ = run(tmp_path / "b")
@@ -105,10 +123,19 @@ def test_the_teacher_may_be_the_student_as_it_was_with_the_plan_in_view(tmp_path
 
 
 def test_the_student_as_it_was_is_no_other_policy_before_the_first_update(tmp_path: Path) -> None:
-    folder, _ = run(tmp_path / "r", teacher={"model": "initial"}, **{"eval.every": 0})
+    held = {"method": {"divergence": "rkl", "rl": "grpo"}, "train.rollouts": 2, "eval.every": 0}
+    folder, _ = run(tmp_path / "r", teacher={"model": "initial"}, **held)
     first = lines(folder, "iteration")[0]
     assert abs(first["kl"]) < 1e-6
-    assert abs(first["loss"]) < 1e-6
+    assert abs(first["kd_abs"]) < 1e-6
+
+
+@pytest.mark.parametrize("method", ["opd", "opd-exact"])
+def test_a_teacher_that_says_what_the_student_says_is_refused_before_the_first_update(tmp_path: Path, method: str) -> None:
+    name = "divergence 'rkl'" if method == "opd-exact" else "signal 'opd'"
+    with pytest.raises(UserError, match=f"{name} has no effect: at iteration 1 .* teacher 'initial' .*teacher.privileged"):
+        run(tmp_path / "r", teacher={"model": "initial"}, method=method, **{"eval.every": 0})
+    assert not lines(tmp_path / "r", "iteration")
 
 
 def test_back_to_front_replays_the_expert_without_loss(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.policies.tiny import tiny_model
 from agentdistill.pool import EnvPool
-from agentdistill.training.score import common_vocabulary, score, trainable
+from agentdistill.training.score import score, trainable
 from agentdistill.trajectory import Trajectory
 
 Maker = Callable[[int], CausalLM]
@@ -227,11 +227,3 @@ def test_a_wider_teacher_head_is_cut_to_the_common_ids_and_renormalised(make_lm:
     b = score(student, TransformersScorer(narrow), batch, 1000)
     rows = a.table.is_action
     np.testing.assert_allclose(a.table["rkl"][rows], b.table["rkl"][rows], atol=1e-3)
-
-
-def test_equal_heads_are_left_as_they_are() -> None:
-    ours, theirs = torch.log_softmax(torch.randn(2, 3, 5), -1)
-    assert common_vocabulary(ours, theirs) == (ours, theirs)
-    cut, other = common_vocabulary(ours[..., :4], theirs)
-    torch.testing.assert_close(cut.exp().sum(-1), torch.ones(3))
-    torch.testing.assert_close(other.exp().sum(-1), torch.ones(3))

@@ -14,8 +14,8 @@ from agentdistill.config import SftSection
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example
 from agentdistill.errors import UserError
+from agentdistill.intervals import Rate, wilson
 from agentdistill.policies.model import CausalLM
-from agentdistill.training.evaluate import Rate, wilson
 from agentdistill.training.journal import Journal
 from agentdistill.training.sft import _batches, _loss, supervise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from agentdistill.policies.base import TeacherScores
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.signals import Method, Streams
+from agentdistill.signals.parts import Parts
+from agentdistill.signals.registry import DIVERGENCES
 from agentdistill.training.score import Scored, score, trainable
 from agentdistill.training.update import Totals, accumulate
 from agentdistill.trajectory import StopReason, Trajectory, Turn
@@ -66,7 +69,7 @@ def run(batch: Batch, method: Method, streams: Streams | None = None, **kwargs: 
 
 def plain(batch: Batch, method: Method, streams: Streams) -> tuple[float, list[Tensor], float]:
     """Loss, gradients and clipped tokens by one unpadded pass a segment and formulas written out again."""
-    loss, clips = torch.zeros(()), 0
+    loss, clips = torch.zeros((), dtype=next(batch.student.model.parameters()).dtype), 0
     for i, s in enumerate(batch.scored.sequences):
         logits = batch.student.model(input_ids=torch.tensor(s.ids)[None]).logits[0, torch.tensor(s.targets) - 1]
         logprobs = torch.log_softmax(logits, -1)
@@ -77,15 +80,26 @@ def plain(batch: Batch, method: Method, streams: Streams) -> tuple[float, list[T
             term = torch.max(-a * ratio, -a * ratio.clamp(low, high))
             capped = method.dual_clip is not None and a < 0 and float(ratio.detach()) > method.dual_clip
             if capped:
-                term = torch.tensor(-a * float(method.dual_clip or 0))
+                term = torch.tensor(-a * float(method.dual_clip or 0), dtype=ratio.dtype)
             clips += capped or (a > 0 and float(ratio.detach()) > high) or (a < 0 and float(ratio.detach()) < low)
             if method.exact:
-                assert batch.scored.answers is not None
-                theirs = batch.scored.answers[i].distribution.logprobs(slice(k, k + 1))
-                term = term + streams.kd_weight[row] * method.divergence(logprobs[k : k + 1], theirs)[0]
+                term = term + streams.kd_weight[row] * divergence(batch.scored, method, i, k, logprobs[k : k + 1])
             loss = loss + streams.coef[row] * term
     grads = torch.autograd.grad(loss, list(batch.student.model.parameters()))
     return float(loss.detach()), list(grads), clips
+
+
+def divergence(scored: Scored, method: Method, segment: int, k: int, logprobs: Tensor) -> Tensor:
+    """The method's divergence of one token, with student log-probs `[1, V]`."""
+    s, dtype = scored.sequences[segment], logprobs.dtype
+    ids = torch.tensor(s.ids[s.targets[k : k + 1]])
+    assert scored.answers is not None
+    theirs = scored.answers[segment].distribution.logprobs(torch.tensor([k])).to(dtype)
+    sampled = torch.tensor(scored.table["teacher"][s.rows[k : k + 1]], dtype=dtype)
+    parts = Parts(
+        ids=ids, logprob=logprobs[:, ids[0]], student=lambda: logprobs, teacher_logprob=lambda: sampled, teacher=lambda: theirs
+    )
+    return method.divergence_loss(parts)[0]
 
 
 def same(a: list[Tensor], b: list[Tensor], tolerance: float = 2e-6) -> None:
@@ -105,6 +119,45 @@ def test_loss_and_gradient_equal_plain_autograd_of_every_method(batch: Batch, sp
     assert totals.loss == pytest.approx(loss, abs=1e-4)
     assert (totals.clipped, totals.tokens) == (clips, int(batch.scored.table.is_action.sum()))
     same(grads, expected, tolerance=1e-5)
+
+
+class Double:
+    """A distribution in float64, whose own numbers are rounded no further."""
+
+    def __init__(self, inner: Any) -> None:
+        self.states, self.weight = inner.hidden.double(), inner.head.weight.detach().double()
+
+    def logprobs(self, rows: slice | Tensor) -> Tensor:
+        return torch.log_softmax(self.states[rows] @ self.weight.T, -1)
+
+
+@pytest.fixture(scope="module")
+def double(batch: Batch) -> Batch:
+    """The same batch with everything that a step computes in float64."""
+    student = replace(batch.student, model=copy.deepcopy(batch.student.model).double())
+    answers = [TeacherScores(a.logprobs, None, Double(a.distribution)) for a in batch.scored.answers or []]
+    return Batch(student, replace(batch.scored, answers=answers))
+
+
+def alone() -> list[Any]:
+    """Every divergence that looks at one token at a time, with a teacher only."""
+    given = {"teacher", "distribution", "ids"}
+    needs = {name: set(DIVERGENCES.resolve(name).needs) for name in DIVERGENCES.names()}
+    return [{"divergence": name, "clip_high": 0.1} for name in needs if name not in ("none", "sinkd") and needs[name] <= given]
+
+
+@pytest.mark.parametrize("spec", [*METHODS, *alone()], ids=str)
+def test_in_float64_every_method_equals_the_plain_formulation_to_the_tenth_digit(
+    double: Batch, spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module, "CHUNK_ELEMENTS", 7 * double.student.vocab_size)
+    method = Method.load(spec)
+    streams = method.apply(double.scored.table)
+    totals, grads = run(double, method, streams, budget=150)
+    loss, expected, clips = plain(double, method, streams)
+    assert totals.loss == pytest.approx(loss, rel=1e-10)
+    assert totals.clipped == clips
+    same(grads, expected, tolerance=1e-10)
 
 
 def test_the_moved_student_does_meet_the_clips(batch: Batch) -> None:
@@ -214,6 +267,21 @@ def test_an_advantage_that_is_not_finite_names_the_iteration_and_changes_no_weig
     with pytest.raises(UserError, match=r"the loss at iteration 3 is -?(nan|inf) \(trajectories \[.*0"):
         run(batch, method, replace(streams, advantage=advantage))
     assert all(torch.equal(a, b) for a, b in zip(before, batch.student.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("chunk", [1, 1000])
+def test_a_loss_that_is_not_finite_leaves_no_gradient_behind_even_of_what_came_before(
+    batch: Batch, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module, "CHUNK_ELEMENTS", chunk * batch.student.vocab_size)
+    method = Method.load("opd")
+    streams = method.apply(batch.scored.table)
+    advantage = streams.advantage.copy()
+    lengths = [len(s.ids) for s in batch.scored.sequences]
+    advantage[batch.scored.sequences[int(np.argmin(lengths))].rows[-1]] = np.nan  # the shortest goes last
+    with pytest.raises(UserError, match="the loss at iteration 3 is nan"):
+        run(batch, method, replace(streams, advantage=advantage), budget=1)
+    assert all(p.grad is None for p in batch.student.model.parameters())
 
 
 class Poisoned:

@@ -1,0 +1,137 @@
+"""Signal health: whether a method's terms reach the gradient, which tokens they come from, and how large each is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from agentdistill.errors import UserError
+from agentdistill.policies.model import CausalLM
+from agentdistill.signals import Method, Streams
+from agentdistill.training.score import Scored
+from agentdistill.trajectory import FloatArray
+
+WEIGHT_BINS = (0.01, 0.1, 0.5)
+ROUNDING = 1e-5
+"""Gradient norm a unit of coefficient below which a difference is taken for rounding; real signals give 1e-3 and more."""
+
+
+def agreement(scored: Scored) -> dict[str, Any]:
+    """How far student and teacher are apart, in nats, over tokens that may carry loss, whether or not the method selects
+    them, so that methods compare; by turn and step over all student tokens.
+    """
+    table, mask = scored.table, scored.table.mask
+    ratio = np.where(mask, table["logprob"] - table["teacher"], 0.0)
+    by_turn, count = table.mean_by_index("turn", scored.kl)
+    return {
+        "kl": _mean(scored.kl, mask),
+        "log_ratio": _mean(ratio, mask),
+        "log_ratio_abs": _mean(np.abs(ratio), mask),
+        "kl_by_turn": by_turn.tolist(),
+        "tokens_by_turn": count.tolist(),
+        "kl_by_step": table.mean_by_index("step", scored.kl)[0].tolist(),
+        "log_ratio_sum": float(table.sum_by_trajectory(ratio, mask).mean()),
+    }
+
+
+def weighting(scored: Scored, streams: Streams) -> dict[str, Any]:
+    """Step weights: by step, and the share of steps below each of `WEIGHT_BINS`, of the rest up to 1, and above 1."""
+    weights = scored.table.mean_by_step(streams.step_weight)
+    bins = np.searchsorted(WEIGHT_BINS, weights, side="right") + (weights > 1)
+    shares = np.bincount(bins, minlength=len(WEIGHT_BINS) + 2) / max(1, len(weights))
+    return {
+        "weight_by_step": scored.table.mean_by_index("step", streams.step_weight)[0].tolist(),
+        "weight_small_share": float(shares[0]),
+        "weight_shares": shares.tolist(),
+    }
+
+
+def token_shares(scored: Scored, streams: Streams) -> dict[str, float]:
+    """Shares of all the batch's tokens, each counted once: who is dropped first by what, and what is kept."""
+    table = scored.table
+    reasons = {
+        "not_student": ~table.is_action, "depth": ~table.mask, "selection": ~streams.mask, "gate": streams.gate == 0,
+    }  # fmt: skip
+    left, out = np.ones(len(table), dtype=bool), {}
+    for reason, dropped in reasons.items():
+        out[reason] = float((left & dropped).mean())
+        left = left & ~dropped
+    return out | {"kept": float(left.mean())}
+
+
+def terms(scored: Scored, streams: Streams, divergence: float) -> dict[str, float]:
+    """Size of the distillation and of the reward term a token with loss, and how many trajectories the batch amounts to.
+
+    Args:
+        divergence: mean of `|kd_weight·D|` over them, where there is a divergence.
+    """
+    mask = streams.mask
+    kd = np.abs(streams.distilled)
+    share = scored.table.sum_by_trajectory(streams.coef * (streams.kd_weight if streams.kd_weight.any() else 1.0), mask)
+    return {
+        "advantage_abs": _mean(np.abs(streams.advantage), mask),
+        "kd_abs": _mean(kd, mask) + divergence,
+        "rl_abs": _mean(np.abs(streams.advantage - streams.distilled), mask),
+        "effective_batch": float(share.sum() ** 2 / max(float((share**2).sum()), 1e-300)),
+    }
+
+
+def silent_gradient(student: CausalLM, method: Method, backward: Callable[[], object]) -> list[torch.Tensor] | None:
+    """The gradient without the distillation term, on the CPU; None where there is no other term, so that it is 0.
+
+    Args:
+        backward: adds that gradient to the parameters' `.grad`, which is cleared afterwards.
+    """
+    if not method.rewarded:
+        return None
+    backward()
+    kept = [torch.zeros_like(p) if p.grad is None else p.grad.detach().to("cpu", copy=True) for p in _trained(student)]
+    student.model.zero_grad(set_to_none=True)
+    return kept
+
+
+def require_signal(
+    student: CausalLM, method: Method, streams: Streams, coef: FloatArray, silent: list[torch.Tensor] | None, teacher: str
+) -> None:
+    """Refuse a distillation term that does not change the gradient, which now stands in `.grad`.
+
+    A term whose weights are all 0 on this batch (a gate that opens later) is no proof, and passes.
+
+    Args:
+        coef: `[n]` aggregation coefficients of this gradient.
+        silent: the gradient without it, from `silent_gradient`.
+        teacher: its name, for the error.
+
+    Raises:
+        UserError: naming the signal or divergence.
+    """
+    params = _trained(student)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    others = silent or [torch.zeros(()) for _ in params]
+    difference = math.sqrt(sum(float((g - o.to(g.device)).square().sum()) for g, o in zip(gradients, others, strict=True)))
+    size = float(np.abs(coef * streams.kd_weight).sum())
+    if not size or difference > ROUNDING * size:
+        return
+    name = f"divergence '{method.divergence.name}'" if method.exact else f"signal '{method.signal.name}'"
+    raise UserError(
+        f"{name} has no effect: at iteration 1 the gradient with it differs by {difference:.1e} from that without, which is "
+        f"rounding; either teacher '{teacher}' says nothing that the student does not (show one of the student's own weights "
+        "more: teacher.privileged), or the method multiplies it by nothing"
+    )
+
+
+def norm(gradient: list[torch.Tensor] | None) -> float:
+    """Its Euclidean norm; 0 for None."""
+    return math.sqrt(sum(float(g.square().sum()) for g in gradient or []))
+
+
+def _trained(student: CausalLM) -> list[torch.nn.Parameter]:
+    return [p for p in student.model.parameters() if p.requires_grad]
+
+
+def _mean(values: FloatArray, mask: Any) -> float:
+    return float(values[mask].mean()) if mask.any() else math.nan

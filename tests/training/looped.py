@@ -1,0 +1,117 @@
+"""The on-policy loop on two tiny models and a small world, without the stages around it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agentdistill import curricula
+from agentdistill.chat import Chat
+from agentdistill.config import Experiment, override, parse_experiment
+from agentdistill.console import Console
+from agentdistill.environment import TextEnv
+from agentdistill.policies.base import SamplingParams
+from agentdistill.policies.local import TransformersSampler
+from agentdistill.policies.model import CausalLM
+from agentdistill.policies.scorer import TransformersScorer
+from agentdistill.pool import EnvPool
+from agentdistill.rollout import Limits, Rollout, Task
+from agentdistill.signals import Method
+from agentdistill.store import Store
+from agentdistill.training.check import check
+from agentdistill.training.journal import Journal
+from agentdistill.training.loop import Roles, distil
+from agentdistill.training.teachers import MovingAverage
+from agentdistill.trajectory import Trajectory
+
+
+
+class Even(TextEnv):
+    """Say something of even length: about half of what a random student says, so that rewards differ within a group.
+
+    A test that uses it registers it as `lab/Even-v0`.
+    """
+
+    system_prompt = "Guess the number."
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.won = 0
+        return f"{seed}", {"task_id": f"even-{seed}"}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        right = len(action) % 2 == 0
+        self.won += right
+        return ("higher" if right else "lower"), float(right), self.won == 3, False, {"success": self.won == 3}
+
+    def expert_action(self) -> str:
+        return "12"
+
+    def plan(self) -> str:
+        return "yes yes yes higher 15"
+
+
+BASE: dict[str, Any] = {
+    "env": {"id": "lab/Even-v0", "max_turns": 3, "max_context": 128},
+    "student": {"model": "the-test's@0"},
+    "teacher": {"model": "the-test's@1"},
+    "reference": {"model": "initial"},
+    "sampling": {"max_tokens": 2},
+    "train": {"iterations": 1, "tasks": 2, "rollouts": 2, "keep_rollouts": False, "checkpoint_every": 100},
+    "eval": {"tasks": 1},
+}
+
+
+def near(lm: CausalLM, name: str, seed: int, noise: float = 0.15) -> CausalLM:
+    """Another model that mostly agrees with `lm`: its weights with noise of that share of their deviation."""
+    model = copy.deepcopy(lm.model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim > 1:
+                p.add_(noise * float(p.std()) * torch.randn(p.shape, generator=generator))
+    return CausalLM(model, lm.tokenizer, name)
+
+
+def experiment(**changes: Any) -> Experiment:
+    """`BASE` with changes by dotted name."""
+    return parse_experiment(override(BASE, changes))
+
+
+def play_even(student: CausalLM, seeds: Iterable[int], sampling: SamplingParams) -> list[Trajectory]:
+    """Episodes of the student, one a seed."""
+    rollout = Rollout(EnvPool("lab/Even-v0"), TransformersSampler(student), Chat(student.tokenizer), Limits(3, 128))
+    return rollout.run([Task(seed, seed, group=i) for i, seed in enumerate(seeds)], sampling, "b")
+
+
+def loop(folder: Path, student: CausalLM, config: Experiment, teacher: CausalLM, reference: CausalLM) -> list[dict[str, Any]]:
+    """Train `student` in place by the experiment's loop; its `iteration` records."""
+    method, schedule = Method.load(config.method), curricula.load(config.schedule)
+    check(config, method, schedule)
+    own = {"live": student, "initial": copy.deepcopy(student), "ema": copy.deepcopy(student)}
+    section = config.teacher
+    scores = None if section is None else TransformersScorer(own.get(section.model, teacher), live=section.model == "live")
+    pool = EnvPool(config.env.id, config.env.options)
+    limits = Limits(config.env.max_turns, config.env.max_context)
+    rollout = Rollout(
+        pool, TransformersSampler(student), Chat(student.tokenizer), limits,
+        privileged=section is not None and section.privileged,
+    )  # fmt: skip
+    average = MovingAverage(own["ema"], section.decay or 0.9) if section is not None and section.model == "ema" else None
+    roles = Roles(
+        student, scores, method, schedule, rollout, list(range(50)), average=average,
+        reference=TransformersScorer(reference) if "reference" in " ".join(method.needs) else None,
+    )  # fmt: skip
+    journal = Journal(folder)
+    try:
+        distil(config, roles, journal, Store(folder / "store"), validate=lambda _: None, console=Console(lambda _: None))  # type: ignore[arg-type, return-value]
+    finally:
+        journal.close()
+        pool.close()
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == "iteration"]

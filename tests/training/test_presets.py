@@ -1,0 +1,161 @@
+"""Methods in the loop: each preset brings the student nearer to its teacher, and axes combine."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agentdistill import environment
+from agentdistill.errors import UserError
+from agentdistill.policies.base import SamplingParams
+from agentdistill.policies.model import CausalLM
+from agentdistill.policies.scorer import TransformersScorer
+from agentdistill.signals import AXES, PRESETS, Method
+from agentdistill.signals.method import preset_schedule
+from agentdistill.training.score import score
+from agentdistill.trajectory import Trajectory
+from tests.training.looped import Even, experiment, loop, near, play_even
+
+Models = tuple[CausalLM, CausalLM, CausalLM]
+
+NOT_ABOUT_KL = {
+    "grpo": "no teacher in it", "dr-grpo": "no teacher in it", "rloo": "no teacher in it",
+    "rlad": "the teacher only bends how far the reward may move the student",
+    "kdrl": "beside unit advantages its coefficient is 5e-3", "kdrl-masked": "as kdrl",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def even() -> Iterator[None]:
+    environment.register("lab/Even-v0", Even)
+    yield
+    environment.unregister("lab/Even-v0")
+
+
+@pytest.fixture(scope="module")
+def models(make_lm: Callable[[int], CausalLM]) -> Models:
+    """A student, and two models that mostly agree with it."""
+    student = make_lm(0)
+    return student, near(student, "teacher", 1, noise=0.5), near(student, "reference", 2, noise=0.1)
+
+
+@pytest.fixture(scope="module")
+def episodes(models: Models, even: None) -> list[Trajectory]:
+    """What the untrained student said."""
+    return play_even(models[0], range(100, 112), SamplingParams(max_tokens=3))
+
+
+def divergence(student: CausalLM, teacher: CausalLM, episodes: list[Trajectory]) -> float:
+    table = score(student, TransformersScorer(teacher), episodes, 4096).table
+    return float(table["rkl"][table.is_action].mean())
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_few_iterations_of_a_preset_bring_the_student_nearer_to_its_teacher(
+    preset: str, models: Models, episodes: list[Trajectory], tmp_path: Path
+) -> None:
+    student, teacher, reference = copy.deepcopy(models[0]), *models[1:]
+    config = experiment(
+        method=preset, schedule=preset_schedule(preset) or "none",
+        **{"train.iterations": 1 if preset in NOT_ABOUT_KL else 7, "train.tasks": 6, "train.lr": 3e-3, "sampling.max_tokens": 3},
+    )  # fmt: skip
+    before = divergence(student, teacher, episodes)
+    records = loop(tmp_path, student, config, teacher, reference)
+    assert records[-1]["grad_norm"] > 0
+    if preset not in NOT_ABOUT_KL:
+        assert divergence(student, teacher, episodes) < 0.9 * before
+
+
+RL: dict[str, Any] = {"rl": "grpo"}
+TIP: dict[str, Any] = {"kind": "tip", "ratio": 0.3}
+COMBINATIONS: list[dict[str, Any]] = [
+    {"preset": "opd", "signal": {"gamma": 0.9}},
+    {"preset": "opd", "signal": {"gamma": 1.0}, "baseline": "vopd", "aggregation": "seq-mean-token-mean"},
+    {"preset": "opd", "selection": TIP},
+    {"preset": "opd", "selection": {**TIP, "score": "q3"}, "step_weight": "sod"},
+    {"preset": "opd", "gate": "sigmoid", "baseline": "vopd"},
+    {"preset": "opd", "gate": {"kind": "gated", "unit": "token", "agree": 2.0, "conflict": 1.0}},
+    {"preset": "opd", "ratio": "trrd"},
+    {"preset": "opd", "ratio": {"kind": "trrd", "alpha": 1.0}, **RL},
+    {"preset": "sod", "step_weight": {"reference": "median"}, "selection": TIP},
+    {"preset": "sod", "step_weight": {"reference": "first-above-floor"}, "baseline": "vopd", "selection": TIP},
+    {"preset": "sod", "rl": "rloo", "baseline": {"kind": "vopd", "top_k": 4}},
+    {"preset": "sod", "rl": "dr-grpo", "aggregation": {"kind": "seq-mean-token-sum-norm", "norm": 9}},
+    {"preset": "sod", "signal": "iw-opd"},
+    {"preset": "sod", "step_weight": {"kind": "mask-after-error", "threshold": 0.4}, "baseline": "vopd"},
+    {"preset": "sod-exact", "step_weight": {"kind": "decay-after-error", "threshold": 0.4}, "selection": TIP},
+    {"preset": "sod", "signal": "lightning", "gate": "wrong"},
+    {"preset": "sod", "signal": {"kind": "g-opd", "lam": 1.5}},
+    {"preset": "sod-exact", "divergence": "skew-fkl", "selection": TIP},
+    {"preset": "sod-exact", "divergence": "k3", "gate": "wrong"},
+    {"preset": "sod-exact", "divergence": "adpa"},
+    {"preset": "exopd", "baseline": "vopd"},
+    {"preset": "exopd", "selection": TIP, "step_weight": "sod", **RL},
+    {"preset": "exopd", "gate": "wrong-group", **RL},
+    {"preset": "kdrl", "divergence": "rkl", "gate": "wrong-group"},
+    {"preset": "kdrl", "divergence": "none", "signal": "opd", "baseline": "vopd"},
+    {"preset": "kdrl", "step_weight": "sod", "kd_coef": {"kind": "linear", "start": 1, "by": -0.1}},
+    {"preset": "rlad", "signal": "opd", "baseline": "vopd"},
+    {"preset": "rlad", "divergence": "jsd"},
+    {"preset": "opsd", "divergence": {"clip": 0.5}, "step_weight": "sod"},
+    {"preset": "opsd", "divergence": {"divergence": "jsd"}, "selection": TIP, **RL},
+    {"divergence": {"kind": "rkl", "support": "teacher", "k": 8, "tail": "bucket"}, "step_weight": "sod"},
+    {"divergence": {"kind": "fkl", "temperature": 2.0}, "selection": {**TIP, "score": "entropy"}, **RL},
+    {"divergence": {"kind": "bd-kd", "rule": "entropy-gap"}, "aggregation": "seq-mean-token-mean"},
+    {"divergence": "abs", "selection": TIP, "gate": "sigmoid"},
+    {"divergence": "opsd-element-clip", "aggregation": {"kind": "seq-mean-token-sum-norm", "norm": 9}},
+    {"divergence": {"kind": "eakl", "rows": 4}, "gate": "wrong", **RL},
+    {"divergence": "sinkd", "selection": TIP, "step_weight": "sod"},
+    {"divergence": {"kind": "pld", "k": 8}, "kd_coef": 0.1, "rl": "rloo", "rl_coef": {"kind": "linear", "start": 0, "by": 0.5}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", COMBINATIONS, ids=str)
+def test_axes_combine_and_train(method: dict[str, Any], models: Models, tmp_path: Path) -> None:
+    student = copy.deepcopy(models[0])
+    [record] = loop(tmp_path, student, experiment(method=method, **{"train.minibatches": 2}), *models[1:])
+    assert record["grad_norm"] > 0
+    assert math.isclose(sum(record["token_shares"].values()), 1.0)
+    assert any(bool((new != old).any()) for new, old in zip(student.model.parameters(), models[0].model.parameters(), strict=True))
+
+
+def test_combinations_try_every_entry_that_presets_do_not() -> None:
+    methods = [Method.load(each) for each in [*COMBINATIONS, *PRESETS]]
+    for axis, registry in AXES.items():
+        tried = {getattr(method, axis).name for method in methods}
+        assert {name for name in registry.names() if not name.startswith("test-")} <= tried | {"k1"}, axis
+
+
+def test_sod_under_tcod_with_tip_and_vopd_is_one_file(models: Models, tmp_path: Path) -> None:
+    text = """
+    method: {preset: sod, baseline: vopd, selection: {kind: tip, ratio: 0.5}}
+    schedule: {kind: tcod-f2b, start: 1, every: 1}
+    """
+    config = experiment(**yaml.safe_load(text), **{"train.iterations": 2})
+    first, second = loop(tmp_path, copy.deepcopy(models[0]), config, *models[1:])
+    assert (first["depth"], second["depth"]) == (2, None)
+    assert first["kd_abs"] > 0 < first["rl_abs"]
+    assert first["token_shares"]["selection"] == pytest.approx(first["token_shares"]["kept"])
+    assert set(first["weight_by_step"]) != {1.0}
+
+
+@pytest.mark.parametrize("teacher", ["initial", "ema", "live"])
+@pytest.mark.parametrize("method", ["opsd", "opd"])
+def test_the_students_own_weights_teach_where_they_see_the_plan(
+    teacher: str, method: str, models: Models, tmp_path: Path
+) -> None:
+    config = experiment(teacher={"model": teacher, "privileged": True}, method=method, **{"train.minibatches": 2})
+    [record] = loop(tmp_path, copy.deepcopy(models[0]), config, *models[1:])
+    assert record["kl"] > 1e-5
+    assert record["grad_norm"] > 0
+
+
+def test_a_live_teacher_that_sees_no_more_is_refused(models: Models, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="signal 'opd' has no effect"):
+        loop(tmp_path, copy.deepcopy(models[0]), experiment(teacher={"model": "live"}), *models[1:])
