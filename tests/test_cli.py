@@ -19,7 +19,8 @@ from agentdistill.fields import rows
 
 EXPERIMENT = {
     "name": "cli", "env": {"id": "lab/Guess-v0", "max_turns": 4, "max_context": 128},
-    "student": {"model": "tiny:32x1", "sft": {"steps": 2, "demonstrations": 4}}, "teacher": {"model": "initial", "privileged": True},
+    "student": {"model": "tiny:32x1", "sft": {"steps": 2, "demonstrations": 4}},
+    "teacher": {"model": "initial", "privileged": True},
 }  # fmt: skip
 
 

@@ -41,7 +41,8 @@ def test_every_field_of_an_experiment_stands_in_the_table_once() -> None:
             return [at]
         return [n for key, item in value.items() for n in names(item, f"{at}.{key}".lstrip("."))]
 
-    raw = {"env": "lab/X-v0", "student": {"model": "m", "sft": {}}, "teacher": {"model": "initial"}, "reference": {"model": "m"}}
+    others = {"teacher": {"model": "initial"}, "reference": {"model": "m"}}
+    raw = {"env": "lab/X-v0", "student": {"model": "m", "sft": {}}, **others}
     assert sorted(row.name for row in rows()) == sorted(names(parse_experiment(raw).model_dump()))
     lines = table().splitlines()
     for row in rows():

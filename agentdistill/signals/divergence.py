@@ -39,7 +39,7 @@ def reverse_kl(
     student: Tensor, teacher: Tensor, *,
     temperature: Temperature = 1.0, support: Support = "full", k: TopK = None, tail: Tail = "renormalise",
 ) -> Tensor:  # fmt: skip
-    """`KL(π‖T)`, `[n]` nats."""
+    """`KL(π‖T)`, `[n]` nats (arXiv 2306.13649)."""
     student, teacher = _view(student, teacher, temperature, support, k, tail)
     return kl(student, teacher)
 
@@ -49,7 +49,7 @@ def forward_kl(
     student: Tensor, teacher: Tensor, *,
     temperature: Temperature = 1.0, support: Support = "full", k: TopK = None, tail: Tail = "renormalise",
 ) -> Tensor:  # fmt: skip
-    """`KL(T‖π)`, `[n]` nats."""
+    """`KL(T‖π)`, `[n]` nats (arXiv 2306.13649)."""
     student, teacher = _view(student, teacher, temperature, support, k, tail)
     return kl(teacher, student)
 
@@ -73,7 +73,7 @@ def jensen_shannon(
 
 @DIVERGENCES.register("tvd", needs=_TEACHER)
 def total_variation(student: Tensor, teacher: Tensor) -> Tensor:
-    """`½ Σ |π − T|`, `[n]`, between 0 and 1."""
+    """`½ Σ |π − T|`, `[n]`, between 0 and 1 (arXiv 2604.00626)."""
     student, teacher = prepare(student, teacher)
     return 0.5 * (student.exp() - teacher.exp()).abs().sum(-1)
 

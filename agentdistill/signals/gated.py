@@ -33,9 +33,9 @@ def gated(
     """`[n]`: `agree` where the teacher takes the outcome's side, `conflict` where it does not; 0 off student tokens.
 
     With `g` the sum of `log T − log π_old` over the unit, it takes the outcome's side when the episode is right and
-    `g > δ`, or wrong and `g < −δ`; at `g = ±δ` it does not. By trajectory that is RG-OPD's gate, except that an episode
-    is right by its reward and not by its advantage. By token, with `agree` above 1, it is in the manner of SG-OPD. Units of
-    a step are ours.
+    `g > δ`, or wrong and `g < −δ`; at `g = ±δ` it does not. By trajectory that is the gate of RG-OPD (arXiv 2607.04037),
+    except that an episode is right by its reward and not by its advantage. By token, with `agree` above 1, it is in the
+    manner of SG-OPD (arXiv 2606.09304). Units of a step are ours.
 
     Args:
         table: needs `logprob`, `teacher` and `reward`, and for steps a step id on every student token.
@@ -62,7 +62,7 @@ def sigmoid(table: TokenTable, *, scale: Factor = 1.0) -> FloatArray:
     """`[n]`: `1 / (1 + exp(−scale · (log T − log π_old)))` on student tokens, 0 elsewhere.
 
     It is open where the teacher would say the token sooner than the student, and attenuates what the teacher rejects.
-    SDAR's scale is not known here; 1 is a guess.
+    The scale of SDAR (arXiv 2605.15155) is not known here; 1 is a guess.
 
     Args:
         table: needs `logprob` and `teacher`.

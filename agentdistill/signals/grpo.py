@@ -27,7 +27,7 @@ def no_rl(table: TokenTable) -> FloatArray:
 def grpo(table: TokenTable, *, eps: Annotated[float, Field(gt=0)] = 1e-6) -> FloatArray:
     """`[n]`: `(R − mean) / (std + eps)` within the trajectory's group, on every student token; 0 elsewhere.
 
-    The standard deviation is the unbiased one.
+    The standard deviation is the unbiased one, as in SOD (GRPO: arXiv 2402.03300).
 
     Args:
         table: needs `reward` and `group`.
@@ -43,8 +43,8 @@ def grpo(table: TokenTable, *, eps: Annotated[float, Field(gt=0)] = 1e-6) -> Flo
 def dr_grpo(table: TokenTable) -> FloatArray:
     """`[n]`: `R − mean` within the group, on every student token; 0 elsewhere.
 
-    Without the standard deviation, tasks that are almost always or almost never solved do not count for more. The paper
-    also sums tokens instead of averaging them: `aggregation: seq-mean-token-sum-norm`.
+    Without the standard deviation, tasks that are almost always or almost never solved do not count for more (arXiv
+    2503.20783). The paper also sums tokens instead of averaging them: `aggregation: seq-mean-token-sum-norm`.
 
     Raises:
         UserError: as for `grpo`.
@@ -56,7 +56,7 @@ def dr_grpo(table: TokenTable) -> FloatArray:
 def rloo(table: TokenTable) -> FloatArray:
     """`[n]`: `R` minus the mean of the group's *other* rewards, on every student token; 0 elsewhere.
 
-    The baseline does not depend on the episode itself. It is `n/(n−1)` times `dr-grpo` in groups of `n`.
+    The baseline does not depend on the episode itself (arXiv 2402.14740). It is `n/(n−1)` times `dr-grpo` in groups of `n`.
 
     Raises:
         UserError: as for `grpo`.

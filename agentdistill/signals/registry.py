@@ -74,6 +74,15 @@ class Choice(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
+class Description:
+    """A registered function, what it needs under its default settings, and those settings ("required" without a default)."""
+
+    function: Callable[..., Any]
+    needs: frozenset[str]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry(Generic[R]):
     function: Callable[..., R]
     needs: frozenset[str]
@@ -133,6 +142,21 @@ class Registry(Generic[R]):
         """Every registered name, sorted."""
         self._load_homes()
         return sorted(self._entries)
+
+    def describe(self, name: str) -> Description:
+        """What is registered under a name.
+
+        Raises:
+            UserError: for an unknown name.
+        """
+        self._load_homes()
+        if name not in self._entries:
+            raise UserError(f"unknown {self.kind} '{name}'{nearest(name, self._entries)}")
+        entry = self._entries[name]
+        fields = entry.model.model_fields.items()
+        settings = {key: "required" if field.is_required() else field.default for key, field in fields}
+        complete = "required" not in settings.values()
+        return Description(entry.function, self.resolve(name).needs if complete else entry.needs, settings)
 
     def resolve(self, spec: object) -> Choice[R]:
         """The choice that `spec` describes.

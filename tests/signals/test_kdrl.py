@@ -21,6 +21,12 @@ def test_the_teacher_is_heard_on_wrong_episodes_or_where_the_whole_group_is_wron
     assert gate(make_table, "wrong-group", reward, group, threshold=threshold) == all_wrong
 
 
+@pytest.mark.parametrize("kind", ["wrong", "wrong-group"])
+def test_every_student_token_of_an_episode_is_heard_and_no_other_token(make_table, kind):
+    table = make_table([[2, 1]], reward=[0.0], group=[0])
+    np.testing.assert_array_equal(GATES.resolve(kind)(table), table.is_action)
+
+
 def test_plus_and_minus_one_and_one_and_nothing_are_told_apart_by_default(make_table):
     for bad in (-1.0, 0.0):
         assert gate(make_table, "wrong", [1.0, bad, bad], [0, 0, 1]) == [0, 1, 1]
@@ -46,3 +52,12 @@ def test_where_all_are_right_nothing_is_distilled_and_nothing_is_divided_by_zero
     assert (streams.advantage == 0).all()
     assert (exact.kd_weight == 0).all()
     assert exact.coef.sum() == pytest.approx(1.0)
+
+
+def test_without_its_coefficient_kdrl_is_grpo_to_the_bit(make_table):
+    table = make_table([[2], [1]], logprob=[-1.0] * 3, teacher=[-2.0] * 3, reward=[1.0, 0.0], group=[0, 0])
+    plain, silenced = Method.load("grpo").apply(table), Method.load({"preset": "kdrl-masked", "kd_coef": 0}).apply(table)
+    np.testing.assert_array_equal(silenced.advantage, plain.advantage)
+    np.testing.assert_array_equal(silenced.coef, plain.coef)
+    assert (silenced.kd_weight == 0).all()
+    assert plain.advantage.any()

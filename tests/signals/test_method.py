@@ -78,7 +78,7 @@ def test_settings_over_a_preset_change_its_choice_and_a_kind_replaces_it():
         ({"preset": "sod", "dual_clip": 1.0}, "method: parameter 'dual_clip' must be greater than 1, not 1.0"),
         ({"preset": "opd", "rl": None}, "rl must be a name or a mapping"),
         (["opd"], "method must be a preset's name or a mapping"),
-        ({"preset": ["sod"]}, "method.preset must be the name of one preset, not ['sod']; known: gkd, grpo"),
+        ({"preset": ["sod"]}, "method.preset must be the name of one preset, not ['sod']; known: "),
         ({"preset": {"sod": 1}}, "method.preset must be the name of one preset"),
         ({"preset": None}, "method.preset must be the name of one preset, not None"),
         ({"preset": "sod", "step_weight": {"kind": ["sod"]}}, "step_weight must be a name or a mapping with 'kind'"),
@@ -91,6 +91,11 @@ def test_settings_over_a_preset_change_its_choice_and_a_kind_replaces_it():
         ),
         ({"preset": "opd-exact", "baseline": "vopd"}, "method: baseline 'vopd' has no signal to correct"),
         ({"preset": "grpo", "step_weight": "sod"}, "method: step_weight 'sod' weighs the distillation term"),
+        ({"preset": "grpo", "gate": "wrong"}, "method: gate 'wrong' opens and shuts the distillation term"),
+        ({"preset": "gkd", "ratio": "trrd"}, "method: ratio 'trrd' is of the policy-gradient surrogate, and there is none"),
+        ({"preset": "opd", "kd_coef": -1}, "method: parameter 'kd_coef' must be at least 0, not -1"),
+        ({"preset": "opd", "kd_coef": {"kind": "liner"}}, "unknown coefficient 'liner'; did you mean 'linear'"),
+        ({"preset": "opd", "kd_coef": {"kind": "linear", "start": 1}}, "coefficient 'linear' needs the parameter 'by'"),
     ],
 )
 def test_bad_methods_are_refused_in_one_sentence(spec, message):
@@ -108,6 +113,21 @@ def test_step_weights_multiply_the_distillation_term_only(table):
     assert not np.allclose(plain.advantage, ratio)
     np.testing.assert_allclose(both.advantage, 2 * plain.advantage + 0.5 * reward.advantage, rtol=1e-12)
     np.testing.assert_allclose(both.kd_weight, 2 * plain.step_weight, rtol=1e-12)
+
+
+def test_coefficients_follow_the_iteration_and_survive_json(table):
+    spec = {"preset": "sod", "kd_coef": {"kind": "linear", "start": 3.0, "by": -1.0, "floor": 0.5}, "rl_coef": 2}
+    method = Method.load(spec)
+    kd, rl = Method.load({"preset": "sod", "rl": "none"}), Method.load("grpo")
+    for iteration, factor in ((1, 2.0), (2, 1.0), (3, 0.5), (9, 0.5)):
+        streams = method.apply(table, iteration)
+        expected = factor * kd.apply(table).advantage
+        np.testing.assert_allclose(streams.distilled, expected, rtol=1e-12)
+        np.testing.assert_allclose(streams.advantage, expected + 2 * rl.apply(table).advantage, rtol=1e-12)
+        np.testing.assert_allclose(streams.silent.advantage, 2 * rl.apply(table).advantage, atol=1e-12)
+        assert (streams.silent.kd_weight == 0).all()
+    assert (method.apply(table).advantage == method.apply(table, 1).advantage).all()
+    assert Method.load(json.loads(json.dumps(method.model_dump()))) == method
 
 
 def test_baseline_is_subtracted_so_that_vopd_adds_the_reverse_kl(table):
@@ -136,7 +156,12 @@ def test_values_on_masked_tokens_never_leak(make_table, preset):
     columns = {
         "logprob": [-1, -2, -3],
         "teacher": [-2, -2, -1],
+        "reference": [-1, -3, -1],
+        "recomputed": [-1, -2, -3],
+        "entropy": [0.5, 0.1, 0.9],
         "rkl": [0.1, 0.2, 0.3],
+        "rkl_topk": [0.1, 0.1, 0.2],
+        "fkl": [0.2, 0.1, 0.3],
         "reward": [1, 0],
         "group": [0, 0],
     }
@@ -144,7 +169,7 @@ def test_values_on_masked_tokens_never_leak(make_table, preset):
         Method.load(preset).apply(make_table([[1, 1], [1]], poison=poison, **columns))
         for poison in ([np.nan, -np.inf], [np.inf, 1e300], [0.0, 0.0])
     ]
-    for name in ("advantage", "kd_weight", "mask", "coef", "step_weight"):
+    for name in ("advantage", "kd_weight", "mask", "coef", "anchor", "distilled", "step_weight", "gate"):
         first, *others = (getattr(s, name) for s in streams)
         assert np.isfinite(first).all()
         for other in others:

@@ -36,6 +36,7 @@ CASES = [  # ratio, advantage, loss, clipped
     (1.5, 1.0, -1.28, True),
     (0.5, 1.0, -0.5, False),
     (0.5, -1.0, 0.8, True),
+    (0.9, -1.0, 0.9, False),
     (2.0, -1.0, 2.0, False),
     (5.0, -1.0, 3.0, True),
     (5.0, 0.0, 0.0, False),
@@ -72,3 +73,12 @@ def test_no_gradient_reaches_advantage_or_old_logprob():
     assert old.grad is None
     assert a.grad is None
     assert new.grad.item() != 0
+
+
+def test_clips_tell_the_lower_the_upper_and_the_dual_clip_apart():
+    ratio, advantage = torch.tensor([0.5, 1.5, 4.0, 1.0]), torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    assert clips(ratio.log(), torch.zeros(4), advantage).tolist() == [
+        [True, False, False, False],
+        [False, True, False, False],
+        [False, False, True, False],
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from agentdistill.training.journal import Journal
 from agentdistill.training.loop import Roles, distil
 from agentdistill.training.teachers import MovingAverage
 from agentdistill.trajectory import Trajectory
-
 
 
 class Even(TextEnv):
@@ -89,8 +88,19 @@ def play_even(student: CausalLM, seeds: Iterable[int], sampling: SamplingParams)
     return rollout.run([Task(seed, seed, group=i) for i, seed in enumerate(seeds)], sampling, "b")
 
 
-def loop(folder: Path, student: CausalLM, config: Experiment, teacher: CausalLM, reference: CausalLM) -> list[dict[str, Any]]:
-    """Train `student` in place by the experiment's loop; its `iteration` records."""
+def loop(
+    folder: Path,
+    student: CausalLM,
+    config: Experiment,
+    teacher: CausalLM,
+    reference: CausalLM,
+    stop: Callable[[int], Any] = print,
+) -> list[dict[str, Any]]:
+    """Train `student` in place by the experiment's loop; its `iteration` records.
+
+    Args:
+        stop: called instead of an evaluation, every `eval.every` iterations.
+    """
     method, schedule = Method.load(config.method), curricula.load(config.schedule)
     check(config, method, schedule)
     own = {"live": student, "initial": copy.deepcopy(student), "ema": copy.deepcopy(student)}
@@ -109,7 +119,7 @@ def loop(folder: Path, student: CausalLM, config: Experiment, teacher: CausalLM,
     )  # fmt: skip
     journal = Journal(folder)
     try:
-        distil(config, roles, journal, Store(folder / "store"), validate=lambda _: None, console=Console(lambda _: None))  # type: ignore[arg-type, return-value]
+        distil(config, roles, journal, Store(folder / "store"), validate=stop, console=Console(lambda _: None))
     finally:
         journal.close()
         pool.close()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from agentdistill import curricula
 from agentdistill.config import Experiment, parse_experiment
 from agentdistill.environment import TextEnv
 from agentdistill.errors import UserError
-from agentdistill.training.check import first_seeds, look_up, require_held_out, without_effect
+from agentdistill.policies.base import ScoreRequest, TeacherScores
+from agentdistill.signals import Method
+from agentdistill.training.check import check, first_seeds, look_up, require_given, require_held_out, without_effect
 
 
 class Repeats(TextEnv):
@@ -79,3 +83,98 @@ def test_windowing_a_full_context_is_nothing_to_a_view_that_has_none() -> None:
     assert note(view="window") is note(overflow="window", window=4) is None
     assert str(note(view="window", overflow="window")).startswith("env.overflow is for a view that extends one context")
     assert str(note(view={"kind": "window", "pairs": 3}, window=4)).startswith("env.window is for a view")
+
+
+def full(**sections: Any) -> Experiment:
+    about = {"env": "lab/X-v0", "student": {"model": "lab/student"}, "teacher": {"model": "lab/teacher"}, **sections}
+    return parse_experiment(about)
+
+
+def checked(config: Experiment) -> None:
+    check(config, Method.load(config.method), curricula.load(config.schedule))
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        (
+            {"method": "exopd"},
+            "method 'exopd' needs a reference's scores, and the experiment has no reference section (signal 'g-opd' asks for a "
+            "reference model's log-probs of the sampled tokens)",
+        ),
+        ({"method": "adpa"}, "(divergence 'adpa' asks for a reference model's full distributions)"),
+        (
+            {"method": {"signal": {"kind": "g-opd", "lam": 1.0}}},
+            "needs a reference's scores, and the experiment has no reference section",
+        ),
+        (
+            {"method": {"preset": "opd", "selection": "tip"}, "teacher": None},
+            "needs a teacher's scores, and the experiment has no teacher section (selection 'tip' asks for the teacher's full",
+        ),
+        (
+            {"method": "exopd", "reference": {"model": "ema"}},
+            "reference.model cannot be 'ema', since a reference does not change",
+        ),
+        ({"method": "exopd", "reference": {"model": "tiny:32x1"}}, "reference.model 'tiny:32x1' would be random weights"),
+        ({"method": "exopd", "reference": {"model": "./nowhere"}}, "there is no model folder './nowhere'"),
+        ({"student": {"model": "live"}}, "student.model cannot be 'live'"),
+        (
+            {"method": "tcod-f2b", "schedule": "none"},
+            "method 'tcod-f2b' is distillation under schedule 'tcod-f2b', and the experiment's schedule is 'none'",
+        ),
+    ],
+)
+def test_what_one_section_asks_of_another_is_refused_by_both_names(sections: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as error:
+        checked(full(**sections))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["exopd", "gopd", "adpa"])
+def test_a_reference_makes_such_a_method_whole(method: str) -> None:
+    checked(full(method=method, reference={"model": "initial"}))
+
+
+def test_a_decay_belongs_to_the_moving_average() -> None:
+    checked(full(teacher={"model": "ema", "decay": 0.9}))
+    with pytest.raises(UserError, match=r"decay is of the moving average, model: ema, and teacher.model is 'initial'"):
+        full(teacher={"model": "initial", "decay": 0.9})
+
+
+@pytest.mark.parametrize("preset", ["tcod-f2b", "tcod-b2f"])
+def test_tcods_presets_bring_their_schedule_unless_its_settings_are_given(preset: str) -> None:
+    assert full(method=preset).schedule == preset
+    assert full(method={"preset": preset, "clip_high": 0.3}).schedule == preset
+    slow = full(method=preset, schedule={"kind": preset, "every": 6})
+    checked(slow)
+    assert slow.schedule == {"kind": preset, "every": 6}
+    assert full(method="opd").schedule == "none"
+
+
+class Sparse:
+    """A scorer of another engine: sampled log-probs and a top-k."""
+
+    name, capabilities = "far", frozenset({"teacher", "topk"})
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[TeacherScores]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("method", "asks"),
+    [("gkd", "divergence 'jsd'"), ("vopd", "baseline 'vopd'"), ({"preset": "opd", "selection": "tip"}, "selection 'tip'")],
+)
+def test_a_teacher_that_does_not_give_distributions_is_refused_by_name(method: Any, asks: str) -> None:
+    require_given(Method.load("opd"), "teacher", Sparse())
+    require_given(Method.load("exopd"), "reference", Sparse())
+    with pytest.raises(UserError) as error:
+        require_given(Method.load(method), "teacher", Sparse())
+    assert str(error.value) == (
+        f"{asks} needs the teacher's full distributions, and teacher 'far' gives the teacher's log-probs of the sampled tokens "
+        "and the teacher's most likely ids with their log-probs only"
+    )
+
+
+def test_a_reference_that_does_not_give_distributions_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="divergence 'adpa' needs a reference model's full distributions, and reference 'far'"):
+        require_given(Method.load("adpa"), "reference", Sparse())

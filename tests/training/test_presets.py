@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from agentdistill import environment
@@ -16,10 +18,10 @@ from agentdistill.errors import UserError
 from agentdistill.policies.base import SamplingParams
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
-from agentdistill.signals import AXES, PRESETS, Method
+from agentdistill.signals import AXES, PRESETS, SIGNALS, Method, TokenTable
 from agentdistill.signals.method import preset_schedule
 from agentdistill.training.score import score
-from agentdistill.trajectory import Trajectory
+from agentdistill.trajectory import FloatArray, Trajectory
 from tests.training.looped import Even, experiment, loop, near, play_even
 
 Models = tuple[CausalLM, CausalLM, CausalLM]
@@ -61,10 +63,8 @@ def test_a_few_iterations_of_a_preset_bring_the_student_nearer_to_its_teacher(
     preset: str, models: Models, episodes: list[Trajectory], tmp_path: Path
 ) -> None:
     student, teacher, reference = copy.deepcopy(models[0]), *models[1:]
-    config = experiment(
-        method=preset, schedule=preset_schedule(preset) or "none",
-        **{"train.iterations": 1 if preset in NOT_ABOUT_KL else 7, "train.tasks": 6, "train.lr": 3e-3, "sampling.max_tokens": 3},
-    )  # fmt: skip
+    sizes = {"train.iterations": 1 if preset in NOT_ABOUT_KL else 7, "train.tasks": 6, "train.lr": 3e-3}
+    config = experiment(method=preset, schedule=preset_schedule(preset) or "none", **sizes, **{"sampling.max_tokens": 3})
     before = divergence(student, teacher, episodes)
     records = loop(tmp_path, student, config, teacher, reference)
     assert records[-1]["grad_norm"] > 0
@@ -122,7 +122,9 @@ def test_axes_combine_and_train(method: dict[str, Any], models: Models, tmp_path
     [record] = loop(tmp_path, student, experiment(method=method, **{"train.minibatches": 2}), *models[1:])
     assert record["grad_norm"] > 0
     assert math.isclose(sum(record["token_shares"].values()), 1.0)
-    assert any(bool((new != old).any()) for new, old in zip(student.model.parameters(), models[0].model.parameters(), strict=True))
+    assert any(
+        bool((new != old).any()) for new, old in zip(student.model.parameters(), models[0].model.parameters(), strict=True)
+    )
 
 
 def test_combinations_try_every_entry_that_presets_do_not() -> None:
@@ -154,6 +156,44 @@ def test_the_students_own_weights_teach_where_they_see_the_plan(
     [record] = loop(tmp_path, copy.deepcopy(models[0]), config, *models[1:])
     assert record["kl"] > 1e-5
     assert record["grad_norm"] > 0
+
+
+def test_coefficients_follow_the_iterations_of_the_run(models: Models, tmp_path: Path) -> None:
+    method = {"preset": "opd-exact", "kd_coef": {"kind": "linear", "start": 0.0, "by": 1.0}}
+    still = {"train.iterations": 3, "train.lr": 1e-12, "train.weight_decay": 0.0}
+    records = loop(tmp_path, copy.deepcopy(models[0]), experiment(method=method, **still), *models[1:])
+    assert [record["kd_abs"] / record["kl"] for record in records] == pytest.approx([1.0, 2.0, 3.0], rel=1e-3)
+
+
+@SIGNALS.register("test-lost")
+def lost(table: TokenTable) -> FloatArray:
+    """A signal whose values are lost on the way."""
+    return np.zeros(len(table))
+
+
+@pytest.mark.parametrize("rest", [{}, {"rl": "grpo"}])
+def test_a_signal_that_does_not_reach_the_gradient_is_refused_before_the_first_update(
+    rest: dict[str, Any], models: Models, tmp_path: Path
+) -> None:
+    student = copy.deepcopy(models[0])
+    with pytest.raises(UserError, match=r"signal 'test-lost' has no effect: at iteration 1 .* or the method multiplies it by"):
+        loop(tmp_path, student, experiment(method={"signal": "test-lost", **rest}), *models[1:])
+    for new, old in zip(student.model.parameters(), models[0].model.parameters(), strict=True):
+        assert torch.equal(new, old)
+
+
+def test_a_term_as_small_as_its_coefficient_is_one_that_arrives(models: Models, tmp_path: Path) -> None:
+    small = {"signal": "opd", "kd_coef": 1e-12}
+    [record] = loop(tmp_path, copy.deepcopy(models[0]), experiment(method=small), *models[1:])
+    assert 0 < record["kd_abs"] < 1e-11
+
+
+def test_a_gate_that_is_shut_at_first_is_no_lost_signal(models: Models, tmp_path: Path) -> None:
+    shut = {"preset": "sod", "gate": {"kind": "wrong", "threshold": -1.0}}
+    [record] = loop(tmp_path, copy.deepcopy(models[0]), experiment(method=shut), *models[1:])
+    assert record["kd_abs"] == 0
+    assert record["token_shares"]["kept"] == 0
+    assert record["grad_norm_silent"] == pytest.approx(record["grad_norm"])
 
 
 def test_a_live_teacher_that_sees_no_more_is_refused(models: Models, tmp_path: Path) -> None:

@@ -103,10 +103,28 @@ def test_training_changes_the_student_and_lowers_its_divergence(tmp_path: Path) 
     assert sum(kl[-5:]) < 0.7 * sum(kl[:5])
 
 
-@pytest.mark.parametrize("method", ["opd", "gkd", "vopd", "sod", "sod-exact", "tcod", "grpo"])
-def test_every_preset_trains_through_the_same_loop(tmp_path: Path, method: str) -> None:
-    folder, _ = run(tmp_path / "r", method=method, **{"train.rollouts": 2, "train.iterations": 1, "eval.every": 0})
-    assert lines(folder, "iteration")[0]["grad_norm"] >= 0
+def test_a_preset_with_a_schedule_plays_by_it(tmp_path: Path) -> None:
+    folder, _ = run(tmp_path / "r", method="tcod-f2b", **{"eval.every": 0})
+    assert [r["depth"] for r in lines(folder, "iteration")] == [1, 2]
+
+
+def test_a_reference_is_loaded_for_the_methods_that_read_one(tmp_path: Path) -> None:
+    given = {"reference": {"model": "initial"}, "train.iterations": 1, "eval.every": 0}
+    folder, said = run(tmp_path / "r", method="exopd", **given)
+    assert not any("reads no reference" in line for line in said)
+    [first, *_] = Store(folder / "store").read("iter-000001")
+    assert {"tiny:32x2", "reference:initial"} <= first.scores.keys()
+    other, said = run(tmp_path / "other", **made(folder), **given)
+    assert "note: method 'opd-exact' reads no reference, so 'initial' is not loaded" in said
+    [first, *_] = Store(other / "store").read("iter-000001")
+    assert not any(name.startswith("reference") for name in first.scores)
+
+
+def test_a_reference_of_another_vocabulary_is_refused_as_such(tmp_path: Path) -> None:
+    other, _ = run(tmp_path / "other", tokenizer_vocab=270, **{"train.iterations": 0, "eval.every": 0})
+    with pytest.raises(UserError, match=r"student and reference '.*' have different vocabularies .* choose a reference"):
+        run(tmp_path / "r", method="exopd", reference={"model": str(other / "teacher")})
+    assert not (tmp_path / "r" / "metrics.jsonl").exists()
 
 
 def test_a_reward_only_run_needs_no_teacher(tmp_path: Path) -> None:
@@ -114,8 +132,11 @@ def test_a_reward_only_run_needs_no_teacher(tmp_path: Path) -> None:
     assert "teacher" not in json.loads((folder / "summary.json").read_text())
 
 
-def test_the_teacher_may_be_the_student_as_it_was_with_the_plan_in_view(tmp_path: Path) -> None:
-    folder, _ = run(tmp_path / "r", teacher={"model": "initial", "privileged": True}, **{"eval.every": 0})
+@pytest.mark.parametrize("own", ["initial", "ema", "live"])
+def test_the_teacher_may_be_the_students_own_weights_with_the_plan_in_view(tmp_path: Path, own: str) -> None:
+    folder, _ = run(tmp_path / "r", teacher={"model": own, "privileged": True}, **{"eval.every": 0})
+    assert "teacher" not in json.loads((folder / "summary.json").read_text())
+    assert own in Store(folder / "store").read("iter-000001")[0].scores
     assert lines(folder, "iteration")[0]["kl"] > 0
     turn = Store(folder / "store").read("iter-000001")[0].turns[0]
     assert turn.teacher_prompt_ids is not None

@@ -168,6 +168,23 @@ def test_the_teachers_scores_are_put_beside_each_trajectory(make_lm: Maker, play
         np.testing.assert_allclose(scores.entropy, -(full.exp() * full).sum(-1), atol=1e-3)
 
 
+def test_a_reference_scores_the_tokens_as_the_student_saw_them_beside_the_teacher(make_lm: Maker, play: Player) -> None:
+    rows = trainable(play(0, privileged=True))
+    student, teacher, other = make_lm(0), TransformersScorer(make_lm(1)), make_lm(2)
+    reference = TransformersScorer(other)
+    reference.name = "reference:tiny-2"
+    scored = score(student, teacher, rows, 300, reference=reference)
+    expected, _ = by_hand(other, rows)
+    np.testing.assert_allclose(scored.table["reference"][scored.table.is_action], expected, atol=2e-4)
+    assert np.isnan(scored.table["reference"][~scored.table.is_action]).all()
+    assert np.abs(scored.table["teacher"] - scored.table["reference"])[scored.table.is_action].max() > 0.1
+    for trajectory in rows:
+        assert set(trajectory.scores) == {"tiny-1", "reference:tiny-2"}
+    assert scored.references is not None
+    assert [len(answer.logprobs) for answer in scored.references] == [len(s.targets) for s in scored.sequences]
+    assert "reference" not in score(student, teacher, trainable(play(0)), 300).table
+
+
 def test_the_samplers_own_log_probs_can_be_the_old_ones(make_lm: Maker, batch: list[Trajectory]) -> None:
     scored = score(make_lm(2), None, batch, 1000, old="sampler")
     rows = scored.table.is_action
