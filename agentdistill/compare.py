@@ -95,7 +95,7 @@ def compare(first: Sequence[Trajectory], second: Sequence[Trajectory], measure: 
     return Comparison(
         measure, len(common), len(ours.keys() ^ theirs.keys()), float(a.mean()), float(b.mean()), float((b - a).mean()),
         low, high, p_value(b - a), int((b > a).sum()), int((b < a).sum()),
-        float(_POWER * (b - a).std(ddof=1) / math.sqrt(len(common))),
+        float(_POWER * _smoothed(b - a).std(ddof=1) / math.sqrt(len(common) + 2)),
     )  # fmt: skip
 
 
@@ -112,14 +112,19 @@ def paired_interval(differences: FloatArray, seed: int = 0) -> tuple[float, floa
     in Medicine 2005). Without them a few tasks that hardly differ give intervals that are too short, or empty. The largest
     possible difference is 1, or the largest there is where that is more.
     """
-    scale = max(1.0, float(np.abs(differences).max()))
-    sample = np.append(differences, [scale * math.sqrt(0.5), -scale * math.sqrt(0.5)])
+    sample = _smoothed(differences)
     values, counts = np.unique(sample, return_counts=True)  # few, where all are successes: then this is quick
     rng, n = np.random.default_rng(derive(seed, "compare")), len(sample)
     chunk = max(1, 2_000_000 // len(values))
     means = [rng.multinomial(n, counts / n, min(chunk, RESAMPLES - start)) @ values / n for start in range(0, RESAMPLES, chunk)]
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(low), float(high)
+
+
+def _smoothed(differences: FloatArray) -> FloatArray:
+    """`[n + 2]`: with the two tasks that `paired_interval` adds."""
+    added = max(1.0, float(np.abs(differences).max())) * math.sqrt(0.5)
+    return np.append(differences, [added, -added])
 
 
 def p_value(differences: FloatArray, seed: int = 0) -> float:

@@ -28,12 +28,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 # ---- The experiment --------------------------------------------------------------------------------------------------
 
 SEED = 0
-ITERATIONS, TASKS, ROLLOUTS, MINIBATCHES = 3, 4, 4, 2
+ITERATIONS, TASKS, ROLLOUTS, MINIBATCHES = 3, 4, 4, 4
 MAX_TURNS, MAX_TOKENS = 6, 5  # turns of a game, tokens of a message
 START, EVERY = 1, 1  # TCOD: turns at first, iterations to each further turn
 DELTA, EPS = 0.2, 1e-6  # SOD: a step may count for at most 1 + DELTA
 CLIP_LOW, CLIP_HIGH, DUAL_CLIP = 0.2, 0.28, 3.0
-LR, BETAS, WEIGHT_DECAY, MAX_NORM = 3e-3, (0.9, 0.999), 0.01, 1.0
+LR, BETAS, WEIGHT_DECAY, MAX_NORM = 1e-2, (0.9, 0.999), 0.01, 1.0
 
 # ---- The game --------------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,11 @@ def test_only_tasks_that_both_have_are_compared():
     assert (found.tasks, found.left_out, found.difference) == (5, 15, -1.0)
 
 
+def test_a_few_tasks_without_a_difference_do_not_promise_to_show_small_ones():
+    found = compare(played(np.zeros(4)), played(np.zeros(4)))
+    assert 0.4 < found.detectable < 0.8
+
+
 @pytest.mark.parametrize("changes", [{"env_id": "lab/Other-v0"}, {"env_options": {"size": 4}}])
 def test_other_environments_or_options_are_other_tasks(changes: dict[str, object]):
     values = np.ones(10)

@@ -215,8 +215,8 @@ def test_the_trainer_gets_the_samplers_log_probabilities_on_every_context_of_a_w
     assert len(sampled) == sum(t.n_action_tokens for t in played) > 12
 
 
-@pytest.mark.parametrize("max_context", [2048, 330])
-@pytest.mark.parametrize("view", [CHAT, Window(), Window(pairs=1, admissible=False)])
+@pytest.mark.parametrize("max_context", [2048, 290])
+@pytest.mark.parametrize("view", [CHAT, Window(pairs=9), Window(pairs=1, admissible=False)])
 def test_demonstrations_show_what_rollouts_show(chat: Chat, view: View, max_context: int) -> None:
     played = play(chat, view, max_context=max_context)
     (shown,) = demonstrate(EnvPool("lab/Rooms-v0"), [3], chat, max_turns=4, max_context=max_context, view=view)

@@ -127,11 +127,12 @@ def test_gradients_of_a_bf16_head_are_summed_in_fp32(make: Make, monkeypatch: py
     """Five hundred equal shares, the last of which a bf16 sum (8 bits) would swallow."""
     monkeypatch.setattr(model_module, "CHUNK_ELEMENTS", V)
     lm = make(dtype=torch.bfloat16)
-    states = lm.hidden(IDS)[0, :1].expand(500, -1)
-    backward_through_head(lm, states, lambda part, logits: torch.log_softmax(logits, -1)[:, 5].sum())
+    for _ in range(2):  # the second time they are added to what is there
+        states = lm.hidden(IDS)[0, :1].expand(500, -1)
+        backward_through_head(lm, states, lambda part, logits: torch.log_softmax(logits, -1)[:, 5].sum())
     logits = lm.logits(states[:1].detach()).requires_grad_()
     (slope,) = torch.autograd.grad(torch.log_softmax(logits, -1)[:, 5].sum(), logits)
-    expected = 500 * slope.T @ states[:1].detach().float()
+    expected = 1000 * slope.T @ states[:1].detach().float()
     assert lm.head.weight.grad is not None
     assert lm.head.weight.grad.dtype == torch.bfloat16
     torch.testing.assert_close(lm.head.weight.grad.float(), expected, rtol=2**-8, atol=1e-4)
