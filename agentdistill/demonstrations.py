@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from agentdistill.chat import Chat
 from agentdistill.context import Context
+from agentdistill.episode import Play
 from agentdistill.errors import UserError
-from agentdistill.pool import EnvPool, Play
+from agentdistill.pool import EnvPool
 from agentdistill.recorded import Recorded
 from agentdistill.seeds import derive
 from agentdistill.trajectory import Author, StopReason, Trajectory, Turn

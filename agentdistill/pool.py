@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import gymnasium as gym
 
 from agentdistill.environment import Answer, EnvironmentFault
+from agentdistill.episode import Play, episode
 from agentdistill.pool_local import LocalEnvironments, Question
 from agentdistill.pool_workers import WorkerEnvironments, Workers
 
@@ -17,7 +18,6 @@ __all__ = ["Answer", "EnvPool", "EnvironmentFault", "Play", "Question", "Workers
 
 
 T = TypeVar("T")
-Play = Generator[tuple[str, tuple[Any, ...]], Any, T]
 BESIDE = 4  # episodes a worker, so that it has something to do while another's answer is on its way
 
 
@@ -184,18 +184,8 @@ class EnvPool:
 
 
 def _won_by_expert(seed: int, max_turns: int) -> Play[list[str] | EnvironmentFault | None]:
-    actions, won = list[str](), False
     try:
-        yield "reset", (seed,)
-        while len(actions) < max_turns:
-            action: str | None = yield "expert_action", ()
-            if action is None:
-                break
-            actions.append(action)
-            answer: Answer = yield "step", (action,)
-            won = won if answer.success is None else answer.success
-            if answer.terminated or answer.truncated:
-                break
+        played = yield from episode(seed, max_turns)
     except EnvironmentFault as fault:
         return fault
-    return actions if won else None
+    return played.actions if played.success else None

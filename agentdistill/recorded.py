@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from agentdistill.environment import EnvironmentFault
+from agentdistill.episode import Episode, Play, episode
 from agentdistill.errors import UserError, nearest
 from agentdistill.faults import one_line
-from agentdistill.pool import EnvPool, Play
+from agentdistill.pool import EnvPool
 
 FIELDS = ("env", "seed", "task_id", "actions", "observations", "success")
 
@@ -35,23 +36,6 @@ class Record:
     observations: list[str] | None = None
     success: bool | None = None
     env: str | None = None
-
-
-@dataclass(slots=True)
-class Episode:
-    """An episode as text.
-
-    Attributes:
-        observations: the first one, and one after each action.
-        ended: whether the environment ended it, by success, failure or a limit of its own.
-    """
-
-    seed: int
-    task_id: str
-    actions: list[str]
-    observations: list[str]
-    success: bool = False
-    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,25 +112,6 @@ def usable(records: Sequence[Record], pool: EnvPool, seeds: Sequence[int], max_t
             f": {out.unusable[0]}" if out.unusable else f", since all {out.elsewhere} rows are of other environments or tasks"
         )
         raise UserError(f"no recorded demonstration in '{origin}' can be used in '{pool.env_id}'{first}")
-    return out
-
-
-def episode(seed: int, max_turns: int, actions: Sequence[str] | None = None) -> Play[Episode]:
-    """For `EnvPool.play`: play given actions, or the environment's expert, until the end, the limit, or no further action."""
-    first = yield "reset", (seed,)
-    out = Episode(seed, first.task_id, [], [first.observation])
-    while len(out.actions) < max_turns and not out.ended:
-        if actions is None:
-            action = yield "expert_action", ()
-        else:
-            action = actions[len(out.actions)] if len(out.actions) < len(actions) else None
-        if action is None:
-            break
-        answer = yield "step", (action,)
-        out.actions.append(action)
-        out.observations.append(answer.observation)
-        out.success = out.success if answer.success is None else answer.success
-        out.ended = answer.terminated or answer.truncated
     return out
 
 

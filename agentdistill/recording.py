@@ -9,10 +9,10 @@ from typing import Any
 
 from agentdistill import environment
 from agentdistill.durable import replace
+from agentdistill.episode import episode
 from agentdistill.errors import UserError
 from agentdistill.modules import import_module
 from agentdistill.pool import EnvPool, Workers
-from agentdistill.recorded import episode
 from agentdistill.store import Store
 
 

@@ -17,9 +17,9 @@ from agentdistill.envs.textworld import TextWorldEnv
 from agentdistill.envs.textworld.games import generate
 from agentdistill.envs.textworld.prose import compile_game
 from agentdistill.envs.textworld.settings import settings_of
+from agentdistill.episode import episode
 from agentdistill.errors import UserError
 from agentdistill.pool import EnvPool, Workers
-from agentdistill.recorded import episode
 from tests.needs import needs
 
 needs("textworld")

@@ -14,9 +14,9 @@ import pytest
 from agentdistill.environment import make, splits
 from agentdistill.envs.textworld_express import TextWorldExpressEnv
 from agentdistill.envs.textworld_express.games import GAMES
+from agentdistill.episode import episode
 from agentdistill.errors import UserError
 from agentdistill.pool import EnvPool, Workers
-from agentdistill.recorded import episode
 from tests.needs import needs_textworld_express
 
 
