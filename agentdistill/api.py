@@ -19,8 +19,8 @@ from agentdistill.modules import import_module
 from agentdistill.policies.load import is_tiny, load_model
 from agentdistill.pool import EnvPool, Workers
 from agentdistill.recording import record_demonstrations
+from agentdistill.replay import Replayer
 from agentdistill.replay import Report as ReplayReport
-from agentdistill.replay import replay as replay_episodes
 from agentdistill.report import report
 from agentdistill.rollout import Task
 from agentdistill.seeds import derive
@@ -38,6 +38,7 @@ from agentdistill.view import load as load_view
 Say = Callable[[str], None] | None
 __all__ = [
     "EnvInfo",
+    "compare",
     "data_import",
     "data_list",
     "data_verify",
@@ -267,18 +268,19 @@ def replay(
     if named := module or _module_of(Path(run)):
         import_module(located(named, Path.cwd()))
     out = ReplayReport(problems=[] if batch else store.problems())
-    for name in [batch] if batch else store.batches():
-        try:
-            stored = store.read(name)
-        except StoreError as error:
-            if batch:
-                raise
-            out.problems.append(str(error))
-            continue
-        found = replay_episodes(stored, workers=Workers(workers) if workers else None, say=lambda d: tell(str(d)))
-        out.episodes += found.episodes
-        out.differences += found.differences
-        tell(f"{name}: {found.episodes} episodes replayed, {len(found.differences)} differ")
+    with Replayer(Workers(workers) if workers else None, lambda difference: tell(str(difference))) as replayer:
+        for name in [batch] if batch else store.batches():
+            try:
+                stored = store.read(name)
+            except StoreError as error:
+                if batch:
+                    raise
+                out.problems.append(str(error))
+                continue
+            found = replayer.replay(stored)
+            out.episodes += found.episodes
+            out.differences += found.differences
+            tell(f"{name}: {found.episodes} episodes replayed, {len(found.differences)} differ")
     return out
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from agentdistill.environment import Answer, EnvironmentFault
+from agentdistill.episode import Play
 from agentdistill.errors import UserError
-from agentdistill.pool import EnvPool, Play, Workers
+from agentdistill.pool import EnvPool, Workers
 from agentdistill.trajectory import StopReason, Trajectory
 from agentdistill.verbs import callable_as_verb
 from agentdistill.view import opening
@@ -66,34 +67,63 @@ class Report:
         return not self.differences and not self.problems
 
 
-def replay(
-    trajectories: Iterable[Trajectory], *, workers: Workers | None = None, say: Callable[[Difference], None] = lambda _: None
-) -> Report:
-    """Carry out stored actions again, each episode from its seed, and compare every answer.
+class Replayer:
+    """Carries out stored actions again, each episode from its seed, and compares every answer.
 
     Observations, rewards, flags, tool calls and success have to be equal to the bit; wall times are no part of an answer. An
-    episode that its environment ended by failing is compared up to there.
+    episode that its environment ended by failing is compared up to there. Environments are kept for what comes next of their
+    kind, until this is closed.
 
     Args:
         workers: processes for the environments; None: this one.
         say: takes each difference as it is found.
-
-    Raises:
-        UserError: when an environment cannot be made: it is not registered, or a part of it is missing here.
     """
-    report = Report()
-    for members in _alike(trajectories):
-        pool = EnvPool(members[0].env_id, members[0].env_options, workers=workers)
-        try:
-            found = pool.play(_episode(each) for each in members)
-        finally:
-            pool.close()
-        report.episodes += len(members)
-        for difference in found:
-            if difference is not None:
-                report.differences.append(difference)
-                say(difference)
-    return report
+
+    def __init__(self, workers: Workers | None = None, say: Callable[[Difference], None] = lambda _: None) -> None:
+        self._workers, self._say = workers, say
+        self._pool: EnvPool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the environments."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def replay(self, trajectories: Iterable[Trajectory]) -> Report:
+        """What became of the episodes.
+
+        Raises:
+            UserError: when an environment cannot be made: it is not registered, or a part of it is missing here.
+        """
+        report = Report()
+        for members in _alike(trajectories):
+            for difference in self._pool_for(members[0]).play(_episode(each) for each in members):
+                if difference is not None:
+                    report.differences.append(difference)
+                    self._say(difference)
+            report.episodes += len(members)
+        return report
+
+    def _pool_for(self, stored: Trajectory) -> EnvPool:
+        pool = self._pool
+        if pool is None or (pool.env_id, pool.options) != (stored.env_id, stored.env_options):
+            self.close()
+            pool = self._pool = EnvPool(stored.env_id, stored.env_options, workers=self._workers)
+        return pool
+
+
+def replay(
+    trajectories: Iterable[Trajectory], *, workers: Workers | None = None, say: Callable[[Difference], None] = lambda _: None
+) -> Report:
+    """`Replayer.replay` with environments that are closed afterwards."""
+    with Replayer(workers, say) as replayer:
+        return replayer.replay(trajectories)
 
 
 def _alike(trajectories: Iterable[Trajectory]) -> Iterable[Sequence[Trajectory]]:

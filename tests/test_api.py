@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import agentdistill as ad
-from agentdistill import UserError, environment
+from agentdistill import UserError, api, environment
 from agentdistill.intervals import clustered
 from agentdistill.policies.model import CausalLM
 
@@ -174,3 +174,7 @@ def test_a_dry_run_refuses_reported_tasks_that_are_trained_on_and_notes_bounds_w
         assert "env.timeout can bound worker processes only" in ad.dry_run(about, **{"eval.split": "train"})
     finally:
         environment.unregister("lab/Overlap-v0")
+
+
+def test_every_verb_of_the_package_is_one_of_the_api_and_the_other_way_round() -> None:
+    assert {*ad._VERBS, "EnvInfo"} == set(api.__all__)
