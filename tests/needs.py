@@ -55,6 +55,14 @@ def needs_textworld_express() -> None:
         missing(f"TextWorld-Express {what}")
 
 
+def needs_environment(env_id: str) -> None:
+    """Whatever a built-in environment says that it needs."""
+    from agentdistill import environment
+
+    if lacks := next(each.missing for each in environment.catalogue() if each.id == env_id):
+        missing("; ".join(lacks))
+
+
 def missing(what: str) -> None:
     """Skip the test by name, or fail in CI."""
     if os.environ.get("CI"):

@@ -17,8 +17,8 @@ MAX_LOG_RATIO = 20.0
 
 NEG_INF = float("-inf")
 
-_FLOOR = -1e30
-"""Stands for −inf in a factor that a probability of 0 multiplies: the product is 0 and not a NaN."""
+FLOOR = -1e30
+"""Stands for −inf where one would make a NaN: in a factor that a probability of 0 multiplies, and in running sums."""
 
 Temperature = Annotated[float, Field(gt=0)]
 
@@ -36,8 +36,8 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def kl_terms(log_p: Tensor, log_q: Tensor) -> Tensor:
     """`p (log p − log q)` by entry: 0 where `p = 0`, and where only `q = 0` infinite, without a gradient."""
-    gap = log_p.clamp(min=_FLOOR) - log_q.clamp(min=_FLOOR)
-    return (log_p.exp() * gap).masked_fill(gap > -_FLOOR / 2, math.inf)
+    gap = log_p.clamp(min=FLOOR) - log_q.clamp(min=FLOOR)
+    return (log_p.exp() * gap).masked_fill(gap > -FLOOR / 2, math.inf)
 
 
 def entropy(logp: Tensor) -> Tensor:

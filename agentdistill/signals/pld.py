@@ -6,12 +6,9 @@ import math
 
 from torch import Tensor
 
-from agentdistill.signals.logspace import NEG_INF, prepare
+from agentdistill.signals.logspace import FLOOR, NEG_INF, prepare
 from agentdistill.signals.registry import DIVERGENCES
 from agentdistill.signals.support import Tail, TopK, cut
-
-_FLOOR = -1e30
-"""Stands for −inf where a running log-sum must not see one."""
 
 
 @DIVERGENCES.register("pld", needs=frozenset({"teacher", "distribution"}))
@@ -29,7 +26,7 @@ def plackett_luce(student: Tensor, teacher: Tensor, *, k: TopK = None, tail: Tai
     student, teacher = prepare(student, teacher)
     ids = teacher.topk(min(k or teacher.shape[-1], teacher.shape[-1]), -1).indices
     score, weight = cut(student, ids, tail), cut(teacher, ids, tail).exp()
-    held = score.clamp(min=_FLOOR)
+    held = score.clamp(min=FLOOR)
     beaten = held.flip(-1).logcumsumexp(-1).flip(-1)
-    never = (score == NEG_INF) & (beaten > _FLOOR / 2) & (weight > 0)
+    never = (score == NEG_INF) & (beaten > FLOOR / 2) & (weight > 0)
     return (weight * (beaten - held).masked_fill(never, math.inf).masked_fill(weight == 0, 0.0)).sum(-1)

@@ -65,11 +65,12 @@ class Play(Protocol):
         """Free what the game holds."""
 
 
-class FactPlay:
-    """Plays the facts alone and words them with a renderer."""
+class FollowedPlay:
+    """What is the same of all games whose facts an engine follows, whoever words them."""
 
-    def __init__(self, game: Game, renderer: Renderer) -> None:
-        self.engine, self.renderer, self.moved = Engine(game), renderer, False
+    def __init__(self, game: Game) -> None:
+        self.engine = Engine(game)
+        self.moved = False
 
     @property
     def score(self) -> float:
@@ -80,6 +81,18 @@ class FactPlay:
     def most(self) -> float:
         """What all quests are worth."""
         return self.engine.game.max_score
+
+    def admissible(self) -> list[str]:
+        """Commands that are possible now, sorted."""
+        return self.engine.admissible()
+
+
+class FactPlay(FollowedPlay):
+    """Plays the facts alone and words them with a renderer."""
+
+    def __init__(self, game: Game, renderer: Renderer) -> None:
+        super().__init__(game)
+        self.renderer = renderer
 
     @property
     def won(self) -> bool:
@@ -99,10 +112,6 @@ class FactPlay:
     def first(self) -> str:
         """The first observation."""
         return self.renderer.first(self.engine)
-
-    def admissible(self) -> list[str]:
-        """Commands that are possible now, sorted."""
-        return self.engine.admissible()
 
     def act(self, command: str) -> str:
         """Carry out a command and say what came of it."""

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agentdistill.envs.textworld.engine import Engine
 from agentdistill.envs.textworld.games import game_path, generate, require_textworld, write_whole
 from agentdistill.envs.textworld.logic import Game
+from agentdistill.envs.textworld.play import FollowedPlay
 from agentdistill.envs.textworld.settings import Settings
 from agentdistill.envs.textworld.story import LOST, REFUSED, WON, clean, command_of, interpreter, is_sound
 from agentdistill.errors import UserError
@@ -52,7 +52,7 @@ def compile_game(game: Any, path: Path) -> None:
         ) from error
 
 
-class ProsePlay:
+class ProsePlay(FollowedPlay):
     """Plays a `.z8` file.
 
     Raises:
@@ -62,28 +62,14 @@ class ProsePlay:
     def __init__(self, game: Game, story: Path) -> None:
         if not is_sound(story):
             raise UserError(f"'{story}' is not a complete .z8 game")
-        self.engine = Engine(game)
-        self.won = self.lost = self.moved = False
+        super().__init__(game)
+        self.won = self.lost = False
         self._frotz = interpreter(story)
-
-    @property
-    def score(self) -> float:
-        """What the quests completed so far are worth."""
-        return self.engine.score
-
-    @property
-    def most(self) -> float:
-        """What all quests are worth."""
-        return self.engine.game.max_score
 
     @property
     def goal(self) -> str:
         """The game's objective."""
         return self.engine.game.objective
-
-    def admissible(self) -> list[str]:
-        """Commands that are possible now, sorted."""
-        return self.engine.admissible()
 
     def first(self) -> str:
         """The text from the objective to the first prompt."""

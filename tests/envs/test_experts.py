@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +16,9 @@ from agentdistill.policies.base import SamplingParams
 from agentdistill.policies.scripted import ScriptedSampler
 from agentdistill.pool import EnvPool
 from agentdistill.recorded import Record, Recorded, usable
-from agentdistill.registration import BUILT_IN
 from agentdistill.rollout import Limits, Rollout, Task
+from tests.envs.test_registered import IDS
+from tests.needs import needs_environment
 
 LIMIT = 60
 _CALL = '<tool_call>{"name": "calculator", "arguments": {"expression": "2 * 21"}}</tool_call>'
@@ -40,15 +40,11 @@ CASES: dict[str, Case] = {
     "agentdistill/Tools-v0": Case({"tools": ["calculator"], "tasks": [_ROW]}, tasks=1, wins=1),
     "agentdistill/WebShop-v0": Case(tasks=16, wins=15),  # 96 % of the test goals
 }
-IDS = sorted(each.id for each in environment.catalogue() if each.source == BUILT_IN)
 
 
 @pytest.fixture(params=IDS)
 def pool(request: pytest.FixtureRequest) -> Iterator[EnvPool]:
-    missing = next(each.missing for each in environment.catalogue() if each.id == request.param)
-    if missing and not os.environ.get("CI"):
-        pytest.skip("; ".join(missing))
-    assert not missing
+    needs_environment(request.param)
     made = EnvPool(request.param, CASES.get(request.param, Case()).options)
     yield made
     made.close()

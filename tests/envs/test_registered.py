@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Any
@@ -13,6 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 from agentdistill import environment
 from agentdistill.registration import BUILT_IN
+from tests.needs import needs_environment
 
 IDS = sorted(each.id for each in environment.catalogue() if each.source == BUILT_IN)
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -22,10 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(params=IDS)
 def env_id(request: pytest.FixtureRequest) -> str:
-    missing = next(each.missing for each in environment.catalogue() if each.id == request.param)
-    if missing and not os.environ.get("CI"):
-        pytest.skip("; ".join(missing))
-    assert not missing
+    needs_environment(request.param)
     return str(request.param)
 
 
