@@ -6,10 +6,8 @@ play the same games by the same commands and take turns within one run, a batch 
 answer is compared. Each side plays one batch first that is not counted, so that processes have started.
 
 Prints a table and, last, one JSON object: `ratio` is the median of the batches' ratios of steps a second, and `ratio_steps`
-that of the steps alone. Of these a batch waits, at every turn, for the worker whose steps take longest: `ratio_steps_bound`
-is what two workers could reach at most with the seconds that steps took in one worker, half the episodes each. It grows with
-`--slots`. Two workers need two idle cores: on a busy machine, `chrt -r 5` before the command (as root) lets nothing else run
-beside it.
+that of the steps alone, of which a batch waits, at every turn, for the worker whose steps take longest. Two workers need two
+idle cores: on a busy machine, `chrt -r 5` before the command (as root) lets nothing else run beside it.
 
     AGENTDISTILL_DATA=… python benchmarks/env_pool.py [--slots 32] [--turns 30] [--repeats 5] [--workers 2] [--here]
 """
@@ -17,7 +15,6 @@ beside it.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import random
@@ -50,13 +47,6 @@ class Batch:
     def rate(self, resets: bool = True) -> float:
         """Steps a second."""
         return sum(map(len, self.said[1:])) / (self.steps + self.resets * resets)
-
-    def bound(self, workers: int) -> float:
-        """The most by which so many workers could be faster in steps."""
-        rows = [[answer.seconds for answer in row] for row in self.said[1:]]
-        cuts = [len(rows[0]) * i // workers for i in range(workers + 1)]
-        slowest = sum(max(sum(row[a:b]) for a, b in itertools.pairwise(cuts)) for row in rows)
-        return float(sum(map(sum, rows)) / slowest)
 
 
 def play(pool: EnvPool, seeds: list[int], turns: int) -> Batch:
@@ -115,7 +105,6 @@ def main() -> None:
                 "workers": arguments.workers, "steps_per_second_by_workers": by_workers, "answers_equal": equal,
                 "ratio": statistics.median(many), "ratios": many,
                 "ratio_steps": statistics.median(ratios(arguments.workers, 1, False)),
-                "ratio_steps_bound": round(statistics.median(batch.bound(arguments.workers) for batch in played[1]), 3),
                 "one_worker_over_this_process": statistics.median(ratios(1, 0)) if arguments.here else None,
             }
         )

@@ -69,6 +69,7 @@ def child(side: str, model: str, tokens: int, steps: int) -> dict[str, Any]:
 
 
 def make_step(side: str, lm: Any, scorer: Any, ids: list[list[int]]) -> Callable[[], None]:
+    """One step of a side, forward and backward, the optimizer's left out."""
     import numpy as np
     import torch
 
@@ -147,6 +148,7 @@ def resident() -> float:
 
 
 def run(side: str, arguments: argparse.Namespace, steps: int) -> dict[str, Any]:
+    """A side in a process of its own: its memory, and the seconds of its timed steps."""
     command = [
         sys.executable, __file__, "--side", side, "--model", arguments.model,
         "--tokens", str(arguments.tokens), "--steps", str(steps),
