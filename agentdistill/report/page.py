@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from agentdistill.intervals import Rate
 from agentdistill.report import figures, index_figures
 from agentdistill.report.data import Record, Run, column, number
 from agentdistill.report.examples import LEVELS, Example, examples
@@ -19,16 +20,6 @@ from agentdistill.report.growth import Growth, kl_growth
 from agentdistill.report.style import Picture
 
 STAGES = ("before", "after", "teacher")
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A success rate with its 95 % interval, as the page shows it."""
-
-    success: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +113,9 @@ def _rate(record: Record) -> Rate | None:
     success, low, high = (number(record.get(key)) for key in ("success", "low", "high"))
     if not math.isfinite(success):
         return None
-    n = number(record.get("n"))
+    n, tasks = (0 if math.isnan(value := number(record.get(key))) else int(value) for key in ("n", "tasks"))
     low, high = (value if math.isfinite(value) else success for value in (low, high))
-    return Rate(success, low, high, 0 if math.isnan(n) else int(n))
+    return Rate(success, low, high, n, tasks or n)
 
 
 def _verdict(rates: dict[str, Rate | None]) -> str:

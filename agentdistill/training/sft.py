@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
 from agentdistill.config import SftSection
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example
 from agentdistill.errors import UserError
 from agentdistill.intervals import Rate
-from agentdistill.policies.model import CausalLM, chunk_rows, pad_right
+from agentdistill.policies.model import CausalLM, pad_right
 from agentdistill.seeds import derive, permutation
+from agentdistill.training.head import backward_through_head
 from agentdistill.training.journal import Journal
 from agentdistill.training.optim import adamw, apply_step, lr_factor
 from agentdistill.training.state import load_state, require_finite, save_state
@@ -55,8 +55,7 @@ def supervise(
     for step in range(start, config.steps):
         lm.model.train(False)  # gradients flow all the same; dropout would make a resumed run another run
         batch = next(batches)
-        loss, tokens = _loss(lm, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, tokens = _backward(lm, batch)
         lr = config.lr * lr_factor(step, config.steps, config.warmup, config.lr_schedule)
         norm = apply_step(optimizer, lr, config.grad_clip, f"SFT step {step + 1} of the {role}")
         done = step + 1
@@ -65,15 +64,14 @@ def supervise(
         if validating or saving or done == config.steps:
             require_finite(lm, batch[0].ids, f"SFT step {done} of the {role}", f"{role}.sft.lr")
         if done % LOG_EVERY == 0 or done == config.steps:
-            value = float(loss.detach())
-            journal.metric("sft", role=role, step=done, loss=value, lr=lr, grad_norm=norm, tokens=tokens)
+            journal.metric("sft", role=role, step=done, loss=loss, lr=lr, grad_norm=norm, tokens=tokens)
         rate = None
         if validating:
             rate = validate(done)
             journal.metric("sft_eval", role=role, step=done, **rate.as_dict())
         if done % (10 * LOG_EVERY) == 0 or rate is not None:
             note = f", validation success {rate}" if rate is not None else ""
-            console.say(f"{role} SFT {done}/{config.steps}: loss {float(loss.detach()):.3f} nats/token{note}")
+            console.say(f"{role} SFT {done}/{config.steps}: loss {loss:.3f} nats/token{note}")
         console.tick(f"{role} SFT", done, config.steps)
         if rate is not None and config.stop_at_success is not None and rate.success >= config.stop_at_success:
             console.close()
@@ -96,21 +94,21 @@ def _batches(data: Sequence[Example], config: SftSection, seed: int, start: int)
         yield batch
 
 
-def _loss(lm: CausalLM, batch: Sequence[Example]) -> tuple[torch.Tensor, int]:
-    """Mean cross-entropy over target tokens, and how many there are. Logits exist at targets only."""
+def _backward(lm: CausalLM, batch: Sequence[Example]) -> tuple[float, int]:
+    """Add the gradient of the mean cross-entropy over target tokens to `.grad`; that mean in nats, and how many they are."""
     ids = pad_right([example.ids for example in batch], lm.device)
     target = torch.zeros_like(ids, dtype=torch.bool)
     for row, example in enumerate(batch):
         target[row, : len(example.target)] = torch.tensor(example.target)
     target[:, 0] = False  # nothing precedes the first token
     rows, columns = target.nonzero(as_tuple=True)
-    hidden, wanted, size = lm.hidden(ids)[rows, columns - 1], ids[rows, columns], chunk_rows(lm.head)
+    wanted, total = ids[rows, columns], 0.0
 
-    def forward(states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(lm.logits(states), labels, reduction="sum")
+    def loss(part: slice, logits: torch.Tensor) -> torch.Tensor:
+        nonlocal total
+        share = F.cross_entropy(logits, wanted[part], reduction="sum") / len(rows)
+        total += float(share.detach())
+        return share
 
-    if len(rows) <= size:
-        return forward(hidden, wanted) / len(rows), len(rows)
-    pairs = zip(torch.split(hidden, size), torch.split(wanted, size), strict=True)
-    losses = [checkpoint(forward, states, labels, use_reentrant=False) for states, labels in pairs]
-    return torch.stack(losses).sum() / len(rows), len(rows)
+    backward_through_head(lm, lm.hidden(ids)[rows, columns - 1], loss)
+    return total, len(rows)

@@ -17,7 +17,7 @@ from agentdistill.errors import UserError
 from agentdistill.intervals import Rate, wilson
 from agentdistill.policies.model import CausalLM
 from agentdistill.training.journal import Journal
-from agentdistill.training.sft import _batches, _loss, supervise
+from agentdistill.training.sft import _backward, _batches, supervise
 
 Maker = Callable[[int], CausalLM]
 
@@ -45,17 +45,21 @@ def train(lm: CausalLM, data: list[Example], folder: Path, **kwargs: Any) -> Jou
     return journal
 
 
-def test_the_loss_is_the_mean_cross_entropy_of_target_tokens(make_lm: Maker) -> None:
-    lm, batch = make_lm(0), examples(4)
+def test_loss_and_gradient_are_of_the_mean_cross_entropy_of_target_tokens(make_lm: Maker) -> None:
+    lm, whole, batch = make_lm(0), make_lm(0), examples(4)
     batch.append(Example([7, 8, 9], [True, False, True]))  # nothing precedes a first token, so it is no target
-    loss, tokens = _loss(lm, batch)
+    loss, tokens = _backward(lm, batch)
     nats = []
     for example in batch:
-        logits = lm.model(input_ids=torch.tensor([example.ids])).logits[0]
+        logits = whole.model(input_ids=torch.tensor([example.ids])).logits[0]
         logprobs = torch.log_softmax(logits, -1)
         nats += [-logprobs[t - 1, example.ids[t]] for t in range(1, len(example.ids)) if example.target[t]]
+    mean = torch.stack(nats).mean()
+    mean.backward()  # type: ignore[no-untyped-call]
     assert tokens == len(nats)
-    assert float(loss.detach()) == pytest.approx(float(torch.stack(nats).mean().detach()), abs=1e-5)
+    assert loss == pytest.approx(float(mean.detach()), abs=1e-5)
+    for ours, theirs in zip(lm.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
 
 
 def test_each_epoch_shows_every_example_once_and_a_later_start_gives_the_same_batches() -> None:
