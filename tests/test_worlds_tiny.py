@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from agentdistill import api
-from tests.needs import needs, needs_alfworld, needs_scienceworld, needs_webshop
+from tests.needs import needs, needs_alfworld, needs_scienceworld, needs_textworld_express, needs_webshop
 
 ROOT = Path(__file__).parent.parent / "experiments"
 WORLDS = {
     "alfworld": (needs_alfworld, "6 demonstrations, 6 won", "valid_train/look_at_obj_in_light"),
     "scienceworld": (needs_scienceworld, "3 demonstrations, 3 won", "power-component/"),
     "textworld": (lambda: needs("textworld"), "4 demonstrations, 4 won", "cooking-"),
+    "textworld_express": (needs_textworld_express, "4 demonstrations, 4 won", "coin-"),
     "webshop": (needs_webshop, "8 demonstrations, 7 won", "synthetic/"),
 }
 
