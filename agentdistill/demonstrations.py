@@ -65,7 +65,8 @@ def _episode(
     system = yield "system_prompt", ()
     out = Trajectory(
         id=f"demo/{task}-{seed}", env_id=pool.env_id, env_options=dict(pool.options), seed=task, task_id=first.task_id,
-        messages=opening(system, first.observation), turns=[], stop_reason=StopReason.MAX_TURNS, policy="expert",
+        task_type=first.task_type, messages=opening(system, first.observation), turns=[],
+        stop_reason=StopReason.MAX_TURNS, policy="expert",
     )  # fmt: skip
     fits = context.begin(system, first)
     while len(out.turns) < max_turns:

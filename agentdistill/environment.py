@@ -7,15 +7,17 @@ registered, listed and made is `registration.py`; its names are here too.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.error import ResetNeeded
 
 from agentdistill.errors import UserError, nearest
 from agentdistill.faults import Breach, EnvironmentFault, blame, one_line, require_text
@@ -94,6 +96,7 @@ class TextEnv(gym.Env[str, str]):
 
     - after `reset`: `task_id` (str), and whatever else helps a reader;
     - after `step`: `success` (bool), and `tool_calls` (list of `ToolCall`) where there were any;
+    - optionally, after `reset`, `task_type` (str), the kind of task, by which rates are told apart;
     - optionally, what a view (`view.py`) shows in places of its own: after `reset` `goal`, the task in words, and
       `instructions`, how to answer; after both `text`, the observation without those and without lists, `admissible` (list
       of str), the commands that are possible now, and `notes`, what else is worth showing now but not later; after `step`
@@ -108,6 +111,19 @@ class TextEnv(gym.Env[str, str]):
     observation_space: gym.Space[str] = UnicodeText()
     action_space: gym.Space[str] = UnicodeText()
     system_prompt: str = ""
+
+    _textenv_closed = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Look after what no subclass should have to: `step` gets valid text only, and after `close` nothing but a reset."""
+        super().__init_subclass__(**kwargs)
+        for name, guard in _GUARDS.items():
+            if name in cls.__dict__:
+                setattr(cls, name, guard(cls.__dict__[name]))
+
+    def close(self) -> None:
+        """End the episode; a reset begins another."""
+        self._textenv_closed = True
 
     def task_seeds(self, split: str) -> Sequence[int]:
         """Seeds of the tasks in a split (`train`, `valid`, `test`); the splits are disjoint.
@@ -127,8 +143,44 @@ class TextEnv(gym.Env[str, str]):
         return None
 
     def run_metadata(self) -> dict[str, Any]:
-        """What a run records of this environment beside its id and options, as JSON takes it: a sandbox's capabilities, say."""
+        """What a run records of this environment beside its id and options, as JSON takes it: a sandbox's capabilities, say.
+
+        Under `files` are fingerprints by name; a resumed run says which are others than before.
+        """
         return {}
+
+
+def _guarded_step(own: Callable[..., Any]) -> Callable[..., Any]:
+    """A `step` that refuses what is no text, and gets `?` for half of a surrogate pair, which nothing else could take."""
+
+    @functools.wraps(own)
+    def step(self: TextEnv, action: str) -> Any:
+        if self._textenv_closed:
+            raise ResetNeeded("the environment is closed: call reset()")
+        if not isinstance(action, str):
+            raise UserError(f"an action is text, and {one_line(repr(action), 80)} is of type {type(action).__name__}")
+        return own(self, action if action.isascii() else action.encode("utf-8", "replace").decode())
+
+    return step
+
+
+def _then(closed: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """After the call the environment is closed, or it is not."""
+
+    def guard(own: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(own)
+        def call(self: TextEnv, *args: Any, **kwargs: Any) -> Any:
+            self._textenv_closed |= closed  # also where it raises
+            answer = own(self, *args, **kwargs)
+            self._textenv_closed = closed
+            return answer
+
+        return call
+
+    return guard
+
+
+_GUARDS = {"step": _guarded_step, "reset": _then(closed=False), "close": _then(closed=True)}
 
 
 def pick_split(splits: Mapping[str, Sequence[int]], split: str, owner: str) -> Sequence[int]:
@@ -154,6 +206,7 @@ class Answer:
     truncated: bool = False
     success: bool | None = None
     task_id: str = ""
+    task_type: str = ""
     tool_calls: list[ToolCall] | None = None
     goal: str | None = None
     instructions: str | None = None
@@ -181,6 +234,7 @@ def reset(env: gym.Env[str, str], seed: int) -> Answer:
         return Answer(
             require_text(observation, "the observation"),
             task_id=require_text(str(_info(info).get("task_id", seed)), "info['task_id']"),
+            task_type=require_text(info.get("task_type", ""), "info['task_type']"),
             **_shown(info, "goal", "instructions", "text", "notes"),
         )
 
@@ -192,7 +246,8 @@ def step(env: gym.Env[str, str], action: str) -> Answer:
         EnvironmentFault: when the environment raises, or answers anything but `(text, finite reward, bool, bool, dict)`, with
             a bool under `success`, a list of `ToolCall` under `tool_calls`, and what `TextEnv` says, if there are any.
     """
-    with blame(_name(env), f"step({action[:80]!r})"):
+    said = repr(action[:80]) if isinstance(action, str) else one_line(repr(action), 80)
+    with blame(_name(env), f"step({said})"):
         names = ("observation", "reward", "terminated", "truncated", "info")
         observation, reward, terminated, truncated, info = _parts(env.step(action), *names)
         answer = Answer(

@@ -19,6 +19,7 @@ import gymnasium as gym
 
 from agentdistill.errors import UserError, nearest
 from agentdistill.faults import described, fault, one_line
+from agentdistill.option_types import misfit
 
 E = TypeVar("E", bound=type)
 Requirement = Callable[[], str]
@@ -208,7 +209,7 @@ def _creator(env_id: str, spec: Any) -> Callable[..., Any]:
 
 
 def _check_options(env_id: str, creator: Callable[..., Any], defaults: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that do not fit the signature, so that no TypeError from within is mistaken for one."""
+    """Refuse options that do not fit the signature, by name or type, so that no TypeError from within is mistaken for one."""
     try:
         signature = inspect.signature(creator)
     except (TypeError, ValueError):  # some built-in callables have none
@@ -224,6 +225,8 @@ def _check_options(env_id: str, creator: Callable[..., Any], defaults: Mapping[s
         raise UserError(
             f"environment '{env_id}' did not accept {what} {one_line(repr(dict(options)), 200)}: {error}{near}"
         ) from error
+    if wrong := misfit(creator, given):
+        raise UserError(f"environment '{env_id}' did not accept an option: {one_line(wrong, 300)}")
 
 
 def _missing(env_id: str) -> tuple[str, ...]:

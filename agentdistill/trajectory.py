@@ -9,6 +9,7 @@ new context. A run of turns that share one context is a *segment*, which is one 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -20,8 +21,14 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-Author = Literal["student", "expert", "noise"]  # noise: a random action put into a demonstration
+Author = Literal["student", "expert", "noise", "teacher", "earlier"]
+"""noise: a random action put into a demonstration; teacher: it went on where the student had played its turns;
+earlier: carried over from the episode that this one branches from."""
+STUDENT: tuple[Author, ...] = ("student",)
+"""Whose tokens carry loss unless an experiment says otherwise."""
 Finish = Literal["stop", "length", "replayed"]
+IMPORTED = "imported"
+"""The policy of a conversation that was had elsewhere, with `:` and its model's name behind it where that is known."""
 
 
 class StopReason(StrEnum):
@@ -58,7 +65,7 @@ class Turn:
         action: the text handed to the environment.
         observation: the environment's answer.
         fresh: whether `prompt_ids` start a new context instead of extending the last one.
-        author: who wrote the message; only student messages carry loss.
+        author: who wrote the message; only student messages carry loss, unless the experiment learns from the teacher's.
         finish: whether the message ended by a stop token, by the length limit, or was replayed.
         teacher_prompt_ids: for a fresh turn, the prompt as a teacher with privileged context sees it.
         sample_seconds, env_seconds: wall time spent on the message and on the environment's step.
@@ -107,7 +114,7 @@ class TokenStream:
         segment: `[n]` which segment, from 0.
         turn: `[n]` which turn, from 0; prompt tokens belong to the turn they precede.
         step: `[n]` which maximal run of consecutive student tokens, from 0; -1 for every other token.
-        is_action: `[n]` whether the student sampled this token.
+        is_action: `[n]` whether the student sampled this token (or another of the authors that were asked for).
         logprobs: `[n]` nats at the sampling temperature, NaN where the student did not sample.
         logprobs_t1: `[n]` the same at temperature 1.
     """
@@ -131,11 +138,13 @@ class Trajectory:
         env_options: keyword arguments the environment was made with.
         seed: the seed given to `reset`, which also names the task.
         task_id: the environment's own name for the task.
+        task_type: its name for the kind of task, or empty.
         messages: the conversation so far: system (if any) and first observation as `{"role", "content"}`; later
             messages follow from the turns.
         policy, policy_version: who sampled, and after how many updates.
         group: rollouts of the same task in one batch share it (for group advantages).
-        prefix_turns: how many replayed expert turns the curriculum put in front.
+        prefix_turns: how many replayed turns stand in front: an expert's, put there by the curriculum, or the parent's.
+        parent: id of the trajectory that this one branches from, or empty.
         success: whether the environment called the episode a success.
         error: the environment's error, when `stop_reason` is ENV_ERROR.
         windowed: how many times the context was windowed instead of overflowing.
@@ -150,6 +159,8 @@ class Trajectory:
     turns: list[Turn]
     stop_reason: StopReason
     env_options: dict[str, Any] = field(default_factory=dict)
+    task_type: str = ""
+    parent: str = ""
     success: bool = False
     policy: str = ""
     policy_version: int = 0
@@ -161,6 +172,14 @@ class Trajectory:
     scores: dict[str, Scores] = field(default_factory=dict)
 
     @property
+    def imported(self) -> bool:
+        """Whether the conversation was had elsewhere.
+
+        No environment answers for it, its log-probs are NaN, and so is its reward where none was told.
+        """
+        return self.policy.partition(":")[0] == IMPORTED
+
+    @property
     def reward(self) -> float:
         """Sum of the turns' rewards."""
         return float(sum(turn.reward for turn in self.turns))
@@ -168,10 +187,18 @@ class Trajectory:
     @property
     def n_action_tokens(self) -> int:
         """How many tokens the student sampled."""
-        return sum(len(turn.action_ids) for turn in self.turns if turn.author == "student")
+        return self.written(STUDENT)
 
-    def stream(self) -> TokenStream:
-        """Flatten the turns into equal-length token columns (see `TokenStream`)."""
+    def written(self, authors: Collection[Author]) -> int:
+        """How many tokens these authors wrote."""
+        return sum(len(turn.action_ids) for turn in self.turns if turn.author in authors)
+
+    def stream(self, authors: Collection[Author] = STUDENT) -> TokenStream:
+        """Flatten the turns into equal-length token columns (see `TokenStream`).
+
+        Args:
+            authors: whose messages count as actions.
+        """
         ids: list[int] = []
         segment: list[int] = []
         turns: list[int] = []
@@ -186,7 +213,7 @@ class Trajectory:
             ids += turn.prompt_ids + turn.action_ids
             segment += [current] * (n_prompt + n_action)
             turns += [k] * (n_prompt + n_action)
-            action += [False] * n_prompt + [student] * n_action
+            action += [False] * n_prompt + [turn.author in authors] * n_action
             nan = float("nan")
             lp += [nan] * n_prompt + (turn.logprobs if student else [nan] * n_action)
             lp1 += [nan] * n_prompt + (turn.logprobs_t1 if student else [nan] * n_action)

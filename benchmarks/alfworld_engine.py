@@ -77,13 +77,14 @@ class Ours:
     """Our environment, by game id."""
 
     def __init__(self) -> None:
-        self.env = ALFWorldEnv(max_turns=1000, admissible=False)
+        plain = {"first": "{observation}", "later": "{observation}"}
+        self.env = ALFWorldEnv(max_turns=1000, admissible=False, prompt=plain)
         self.seeds = {library().game(seed).id: seed for seed in library().seeds("valid_unseen")}
 
     def start(self, game_id: str) -> Seen:
         """Begin a game."""
-        _, info = self.env.reset(seed=self.seeds[game_id])
-        return info["text"], info["admissible"], False
+        text, info = self.env.reset(seed=self.seeds[game_id])
+        return text, info["admissible"], False
 
     def step(self, command: str) -> Seen:
         """Carry out a command."""

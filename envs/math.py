@@ -44,7 +44,7 @@ def _gsm8k(row: Row) -> Row:
 def _svamp(row: Row) -> Row:
     body = row["Body"].strip()
     question = f"{body}{'' if body.endswith(('.', '?', '!')) else '.'} {row['Question']}"
-    return {"question": question, "answer": row["Answer"]}
+    return {"question": question, "answer": row["Answer"], "task_type": row["Type"]}
 
 
 def _minerva(row: Row) -> Row:
@@ -53,7 +53,8 @@ def _minerva(row: Row) -> Row:
 
 
 def _problem(row: Row) -> Row:
-    return {"question": row["problem"], "answer": row["answer"], "plan": row.get("solution")}
+    kind = row.get("subject", "")
+    return {"question": row["problem"], "answer": row["answer"], "plan": row.get("solution"), "task_type": kind}
 
 
 SOURCES = {

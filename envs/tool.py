@@ -41,6 +41,7 @@ class Task(pydantic.BaseModel):
         question: the first observation.
         answer: what the grader compares with.
         id: the task's name; its position where there is none.
+        task_type: the kind of task, by which rates are told apart.
         split: `train`, `valid`, `test` or a name of your own; by position where there is none.
         plan: what a teacher with privileged context is shown.
         demonstration: an expert's messages in order, the one with the final answer last.
@@ -49,6 +50,7 @@ class Task(pydantic.BaseModel):
     question: str
     answer: Any
     id: str | int | None = None
+    task_type: str = ""
     split: str | None = None
     plan: str | None = None
     demonstration: list[str] = []
@@ -129,7 +131,7 @@ class ToolEnv(TextEnv):
         self._close_tools()
         self._task = self.task(self.draw_seed() if seed is None else seed)
         self._turns = self._demonstrated = 0
-        return self._task.question, {"task_id": str(self._task.id)}
+        return self._task.question, {"task_id": str(self._task.id), "task_type": self._task.task_type}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Execute the message's tool calls, and grade its final answer if it has one.

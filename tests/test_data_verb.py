@@ -230,6 +230,16 @@ def test_every_mistake_ends_in_one_sentence(top: Path, words: str, says: str, ca
     assert said.count("\n") == 1
 
 
+def test_an_import_that_fails_leaves_no_folder_that_it_made(top: Path, tmp_path: Path) -> None:
+    (there := tmp_path / "there").mkdir()
+    for to in (there / "new" / "newer", there):
+        with pytest.raises(UserError, match=r"'bad\.txt' is wrong"):
+            data_import("lab_words", "bad.txt", to=to)
+        assert list(there.iterdir()) == []
+    data_import("lab_words", "a.txt", to=there / "new" / "newer")
+    assert (there / "new" / "newer" / "lab_words" / "a.txt").is_file()
+
+
 def test_without_a_place_for_data_it_is_asked_for(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AGENTDISTILL_DATA")
     with pytest.raises(UserError, match=r"set AGENTDISTILL_DATA to the folder where data sets are to lie, or .* --to"):

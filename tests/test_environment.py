@@ -53,6 +53,21 @@ def test_an_environment_of_a_stranger_gets_the_defaults() -> None:
         environment.task_seeds(env, "x")
 
 
+def test_the_kind_of_task_is_optional_but_has_to_be_text() -> None:
+    class Typed(TextEnv):
+        kind: Any = "heat"
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+            return "look", {"task_id": "a", "task_type": self.kind}
+
+    env = Typed()
+    assert environment.reset(env, 0).task_type == "heat"
+    env.kind = 3
+    with pytest.raises(EnvironmentFault, match=r"info\['task_type'\]"):
+        environment.reset(env, 0)
+    assert environment.reset(environment.make("lab/Mute-v0"), 0).task_type == ""
+
+
 def test_what_an_environment_offers_is_found_through_wrappers() -> None:
     env = gym.wrappers.TimeLimit(environment.make("lab/Guess-v0", system="Hello"), 5)
     env.reset(seed=5)

@@ -101,14 +101,18 @@ def _check_options(data_set: DataSet, options: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _scratch(top: Path, name: str) -> Iterator[Path]:
-    """A new folder beside the data set's place, gone at the end; what killed imports left there goes too."""
-    top.mkdir(parents=True, exist_ok=True)
-    for left in top.glob(f".{name}-part-*"):
-        with suppress(OSError), _held(left):
-            shutil.rmtree(left)
+    """A new folder beside the data set's place, gone at the end; what killed imports left there goes too.
+
+    Folders that are made to hold it, and hold nothing afterwards, go with it.
+    """
+    made = [each for each in (top, *top.parents) if not each.exists()]
     part = top / f".{name}-part-{uuid.uuid4().hex[:12]}"
-    part.mkdir()
     try:
+        top.mkdir(parents=True, exist_ok=True)
+        for left in top.glob(f".{name}-part-*"):
+            with suppress(OSError), _held(left):
+                shutil.rmtree(left)
+        part.mkdir()
         with _held(part):
             yield part
     finally:
@@ -116,6 +120,9 @@ def _scratch(top: Path, name: str) -> Iterator[Path]:
             part.unlink()
         elif part.exists():
             shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # the first that holds something ends it
+            for each in made:
+                each.rmdir()
 
 
 @contextmanager

@@ -32,6 +32,8 @@ def versions() -> dict[str, str]:
     return found | {"cpu": torch.backends.cpu.get_cpu_capability(), "cuda": cuda, "threads": str(torch.get_num_threads())}
 
 
+_OTHER = "note: not all as in the run's earlier sessions, so numbers may differ from an uninterrupted run's"
+_NAMED = 5  # files that a note names
 _WHOLE = 1 << 20  # bytes up to which a model folder's file is read for its fingerprint
 
 
@@ -44,8 +46,7 @@ def inputs(config: Experiment) -> dict[str, str]:
     """
     named = {"env.module": config.env.module, "student.model": config.student.model}
     named["env.demonstrations"] = config.env.demonstrations
-    if config.teacher is not None:
-        named["teacher.model"] = config.teacher.model
+    named |= {f"{role}.model": section.model for role, section in config.teacher_roles.items()}
     if config.reference is not None:
         named["reference.model"] = config.reference.model
     named |= {f"env.options.{key}": value for key, value in config.env.options.items() if isinstance(value, str)}
@@ -100,12 +101,24 @@ def record_session(folder: Path, config: Experiment, *, begun: bool) -> list[str
     return notes
 
 
-def record_environment(folder: Path, about: Mapping[str, Any]) -> None:
-    """Add what the environment says of itself, such as its sandbox's capabilities, to the present session in `meta.json`."""
+def record_environment(folder: Path, about: Mapping[str, Any]) -> list[str]:
+    """Add what the environment says of itself, such as its sandbox's capabilities, to the present session in `meta.json`.
+
+    Returns:
+        A note, where it says `files` (fingerprints by name) and these are others than in a session before.
+    """
     sessions = _sessions(folder / "meta.json")
-    if about and sessions:
-        sessions[-1] = {**sessions[-1], "environment": dict(about)}
-        write_atomic(folder / "meta.json", json.dumps({"sessions": sessions}, indent=1))
+    if not about or not sessions:
+        return []
+    before = [said["files"] for each in sessions[:-1] if isinstance(said := each.get("environment"), dict) and "files" in said]
+    sessions[-1] = {**sessions[-1], "environment": dict(about)}
+    write_atomic(folder / "meta.json", json.dumps({"sessions": sessions}, indent=1))
+    now = about.get("files", {})
+    other = sorted({name for was in before for name in {**was, **now} if was.get(name) != now.get(name)})
+    if not other:
+        return []
+    more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
+    return [f"{_OTHER}: the environment's files {', '.join(map(repr, other[:_NAMED]))}{more}"]
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:
@@ -125,7 +138,7 @@ def _differences(sessions: list[dict[str, Any]], now: dict[str, str]) -> list[st
     if not other:
         return []
     listed = "; ".join(f"{name} was {' and '.join(was)}, is {now[name]}" for name, was in other.items())
-    return [f"note: not all as in the run's earlier sessions, so numbers may differ from an uninterrupted run's: {listed}"]
+    return [f"{_OTHER}: {listed}"]
 
 
 def _now() -> str:

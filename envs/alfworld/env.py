@@ -81,7 +81,7 @@ class ALFWorldEnv(TextEnv):
 
         Returns:
             The observation, and `info`: `task_id`, `goal`, `task_type`, `instructions`, `admissible`, and `text`, the game's
-            own words.
+            own words but for the goal.
 
         Raises:
             UserError: when no game has this seed, or its data is missing or damaged.
@@ -97,7 +97,7 @@ class ALFWorldEnv(TextEnv):
         text = self._engine.start(game, None if shuffle is False else derive(int(shuffle), "alfworld", seed))
         self._game, self._expert, self._turns = game, self._new_expert(game, self._engine), 0
         info = {"task_id": game.id, "goal": game.goal, "task_type": game.task.type, "instructions": self._prompt.instructions}
-        return self._shown(text, first=True), info | self._seen(text)
+        return self._shown(text, first=True), info | self._seen(text.removesuffix(f"Your task is to: {game.goal}.").rstrip())
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Carry out a message's command; `info` carries `success`, `well_formed`, `command`, `admissible` and `text`."""

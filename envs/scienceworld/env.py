@@ -66,8 +66,8 @@ class ScienceWorldEnv(TextEnv):
         """Start the variation of a seed, or a random training one.
 
         Returns:
-            The observation, and `info`: `task_id`, `task`, `variation`, `goal`, `score`, `text`, `templates`, `objects`,
-            `instructions`, and `notes`, the objects as they are shown.
+            The observation, and `info`: `task_id`, `task_type` and `task` (its name), `variation`, `goal`, `score`, `text`,
+            `templates`, `objects`, `instructions`, and `notes`, the objects as they are shown.
 
         Raises:
             UserError: when no variation has this seed, or Java or the package is missing.
@@ -82,7 +82,8 @@ class ScienceWorldEnv(TextEnv):
         goal, templates, objects = self._engine.description(), self._engine.templates(), self._engine.objects
         named = templates if self.templates else ()
         shown = first(goal, text, named, objects if self.objects else ())
-        info = {"task_id": f"{task}/{variation}", "goal": goal, "templates": templates, "instructions": instructions(named)}
+        info = {"task_id": f"{task}/{variation}", "task_type": task, "goal": goal, "templates": templates}
+        info["instructions"] = instructions(named)
         return shown, info | self._seen(text, objects)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:

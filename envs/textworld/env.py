@@ -11,7 +11,7 @@ from agentdistill.envs.textworld.engine import DIRECTIONS, Engine
 from agentdistill.envs.textworld.games import require_textworld
 from agentdistill.envs.textworld.play import Play
 from agentdistill.envs.textworld.settings import Settings, settings_of
-from agentdistill.envs.textworld.task import OBSERVATIONS, Expert, GeneratedTask, Task, user_tasks
+from agentdistill.envs.textworld.task import OBSERVATIONS, Expert, GeneratedTask, Task, UserTask, user_tasks
 from agentdistill.errors import UserError, nearest
 
 SPLITS = {"train": range(1000, 1800), "valid": range(3000, 3128), "test": range(5000, 5256)}
@@ -123,8 +123,11 @@ class TextWorldEnv(TextEnv):
         return seeds
 
     def run_metadata(self) -> dict[str, Any]:
-        """Which games a user's are."""
-        return {"games": [task.id for task in self._games]} if self._games else {}
+        """Which games a user's are, and the fingerprints of their files."""
+        if not self._games:
+            return {}
+        files = {name: mark for task in self._games if isinstance(task, UserTask) for name, mark in task.files().items()}
+        return {"games": [task.id for task in self._games], "files": files}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start the game of a seed; without one, a training game is drawn. The observation states the goal, and so does
@@ -175,6 +178,7 @@ class TextWorldEnv(TextEnv):
 
     def plan(self) -> str | None:
         """The commands by which the expert wins this game from its start, separated by commas; None without an expert."""
+        _ = self.play  # refuses where no episode is on
         assert self._task is not None
         return self._task.plan()
 

@@ -12,8 +12,13 @@ from typing import Any
 STORIES = {".z3": 2, ".z4": 4, ".z5": 4, ".z7": 8, ".z8": 8}
 # What TextWorld's games end with, and what Inform's own library does.
 WON, LOST = ("*** The End ***", "*** You have won ***"), ("*** You lost! ***", "*** You have died ***")
-# They act on the interpreter instead of the game, or (tw-…) print its hidden state.
-META = re.compile(r"(q|quit|restart|restore|save|undo|verify|script|transcript|unscript|version|tw-\S*)\b.*", re.I)
+# They act on the interpreter instead of the game, write files, or (tw-…, $…, #…) print its hidden state. A command may have
+# several parts, and a story's dictionary keeps nine or six letters of a word, so words beginning like these are taken for them.
+META = re.compile(
+    r"(?:\A|[.,;:\"]|\b(?:then|and|oops|o)\b)\s*"
+    r"(?:(?:q|quit|save|undo|(?:restar|restor|verify|versio|script|transc|unscri|noscri)\w*)\b|tw-|[$#])",
+    re.I,
+)
 REFUSED = "That's not a verb I recognise."
 _STATUS = re.compile(r"\n>[^\n]*\Z")
 _ENDED = re.compile(r"\n+Would you like to RESTART.*\Z", re.S)
@@ -48,9 +53,14 @@ def interpreter(story: Path) -> Any:
 
 
 def command_of(action: str) -> str:
-    """An action as the interpreter takes it; empty where it is for the interpreter itself and not for the game."""
-    command = " ".join(action.encode("ascii", "replace").decode().split())[:_LONGEST]
-    return "" if META.fullmatch(command) else command or "look"
+    """An action as the interpreter takes it; empty where it is for the interpreter itself and not for the game.
+
+    Control characters are its keys to undo, restart and quit, a backslash begins a command to it, and at some of either it
+    waits for ever.
+    """
+    spaced = " ".join(action.encode("ascii", "replace").decode().split())
+    command = "".join(c if c.isprintable() and c != "\\" else "?" for c in spaced)[:_LONGEST]
+    return "" if META.search(command) else command or "look"
 
 
 def clean(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol
 
+from agentdistill.durable import digest
 from agentdistill.envs.textworld.collection import UserGame, user_games
 from agentdistill.envs.textworld.compact import Compact
 from agentdistill.envs.textworld.engine import Engine
@@ -122,6 +123,11 @@ class UserTask:
     def plan(self) -> str | None:
         """See `Task`."""
         return ", ".join(self.walkthrough) or None
+
+    def files(self) -> dict[str, str]:
+        """Fingerprints of its story and description: the first digits of their SHA-256."""
+        both = (self._game.story, self._game.described)
+        return {f"{self.id}{file.suffix}": digest(file)[:12] for file in both if file is not None}
 
     @cached_property
     def walkthrough(self) -> tuple[str, ...]:

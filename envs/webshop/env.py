@@ -88,7 +88,8 @@ class WebShopEnv(TextEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Begin goal number `seed`, or a training goal drawn by the original's weights (any goal where none is for training).
 
-        `info` carries `task_id`, `goal` (the instruction), `text` (the page), `has_search_bar`, `clickables` and `admissible`.
+        `info` carries `task_id`, `task_type` (the product's category), `goal` (the instruction), `text` (the page),
+        `has_search_bar`, `clickables` and `admissible`.
 
         Raises:
             UserError: when there is no such goal.
@@ -101,8 +102,8 @@ class WebShopEnv(TextEnv):
             seed = self.catalogue.draw_goal(self.goals, EVAL if count > EVAL else 0, float(self.np_random.random()))
         goal = self.catalogue.goal(self.goals, seed)
         self._session, self._turns = Session(self.catalogue, goal, seed, self.show_attributes), 0
-        view = self._view()
-        return self._shown(view), {"task_id": f"{self.goals}/{seed}", "goal": goal.instruction, **view}
+        view, named = self._view(), {"task_id": f"{self.goals}/{seed}", "task_type": goal.product.category}
+        return self._shown(view), {**named, "goal": goal.instruction, **view}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Carry out a message's action; `info` as of `reset`, with `command`, `success`, and after buying `reward_parts`."""
@@ -116,6 +117,11 @@ class WebShopEnv(TextEnv):
         if session.parts is not None:
             info["reward_parts"] = session.parts
         return self._shown(view), score, session.done, not session.done and self._turns >= self.max_turns, info
+
+    def close(self) -> None:
+        """End the episode; a reset begins another."""
+        super().close()
+        self._session = None
 
     def expert_action(self) -> str | None:
         """The expert's next action as `<action>…</action>`; None once something is bought or where it finds no product."""

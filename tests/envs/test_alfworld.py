@@ -142,7 +142,7 @@ def test_unknown_names_and_values_of_options_are_refused(env: ALFWorldEnv):
         ({"max_turns": 0}, "'max_turns' is 0"),
         ({"preset": "tcd"}, "no preset 'tcd'; did you mean 'tcod'"),
         ({"expert": "handcodet"}, "no expert 'handcodet'; did you mean 'handcoded'"),
-        ({"shuffle": "yes"}, "'shuffle' is 'yes' but must be true, false or a whole number"),
+        ({"shuffle": "yes"}, "'shuffle' is 'yes' but must be true or false or a whole number"),
         ({"types": ["heal"]}, "no task type 'heal'; did you mean 'heat'"),
         ({"typs": ["heat"]}, "typs.*; did you mean 'types'"),
     ):
@@ -155,8 +155,7 @@ def test_the_start_tells_the_task_and_the_words_of_the_game(env: ALFWorldEnv):
     assert info["task_id"] == "valid_unseen/look_at_obj_in_light-AlarmClock-None-DeskLamp-308/trial_T20190908_222917_366542"
     assert (info["goal"], info["task_type"]) == ("examine the alarmclock with the desklamp", "look_at_obj_in_light")
     assert info["text"].startswith("-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room.")
-    assert info["text"].endswith("\n\nYour task is to: examine the alarmclock with the desklamp.")
-    assert text.startswith(info["text"])
+    assert text.startswith(f"{info['text']}\n\nYour task is to: examine the alarmclock with the desklamp.")
     assert info["instructions"] == INSTRUCTIONS
 
 
@@ -184,7 +183,7 @@ def test_verl_agents_preset_pays_ten_and_takes_a_tenth_for_a_malformed_message()
 def test_parts_of_a_preset_can_be_chosen_one_by_one():
     env = ALFWorldEnv(7, preset="verl-agent", prompt="tcod", reward={"won": 2, "malformed": -1})
     text, info = env.reset(seed=UNSEEN)
-    assert text.startswith(f"{info['text']}\n\n{INSTRUCTIONS}")
+    assert text.startswith(f"{info['text']}\n\nYour task is to: {info['goal']}.\n\n{INSTRUCTIONS}")
     assert (env.max_turns, env.step("look")[1]) == (7, -1.0)
 
 

@@ -11,6 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from agentdistill import environment
+from agentdistill.errors import UserError
 from agentdistill.registration import BUILT_IN
 from tests.needs import needs_environment
 
@@ -64,3 +65,27 @@ def test_gymnasium_alone_makes_one_by_module_and_id() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("What is")
+
+
+def test_an_action_that_is_no_text_is_refused_in_a_sentence_and_half_a_character_is_played(env_id: str) -> None:
+    env = environment.make(env_id, **OPTIONS.get(env_id, {}))
+    env.reset(seed=environment.task_seeds(env, "test" if environment.splits(env)["test"] else "train")[0])
+    for action in (None, b"look", 5, ["look"]):
+        with pytest.raises(UserError, match=f"an action is text, and .* is of type {type(action).__name__}$"):
+            env.step(action)  # type: ignore[arg-type]
+        with pytest.raises(environment.EnvironmentFault, match="an action is text"):
+            environment.step(env, action)  # type: ignore[arg-type]
+    answer = environment.step(env, "look \ud800")
+    assert isinstance(answer.observation, str)
+    env.close()
+
+
+def test_a_closed_environment_wants_a_reset_before_anything_else(env_id: str) -> None:
+    env = environment.make(env_id, **OPTIONS.get(env_id, {}))
+    seed = environment.task_seeds(env, "test" if environment.splits(env)["test"] else "train")[0]
+    first = env.reset(seed=seed)[0]
+    env.close()
+    with pytest.raises((UserError, gym.error.ResetNeeded), match="reset"):
+        env.step("look")
+    assert env.reset(seed=seed)[0] == first
+    env.close()

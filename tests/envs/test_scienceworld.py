@@ -46,6 +46,7 @@ def test_gold_paths_reach_a_score_of_100(env: ScienceWorldEnv, task: str, variat
     shown, rewards = follow(env, seed_of(task, variation))
     first, last = shown[0][1], shown[-1]
     assert (first["task"], first["variation"], first["task_id"]) == (task, variation, f"{task}/{variation}")
+    assert first["task_type"] == task
     assert (last[2], last[3], last[4]["success"], last[4]["score"]) == (True, False, True, 100)
     assert first["score"] / 100 + sum(rewards) == pytest.approx(1)
     assert [each[4]["success"] for each in shown[1:-1]] == [False] * (len(shown) - 2)

@@ -80,7 +80,7 @@ def test_folders_named_for_splits_are_the_splits(shelf: Path) -> None:
     assert splits(env) == {"train": [1, 2, 3], "valid": [4], "test": [0]}
     names = [env.reset(seed=seed)[1]["task_id"] for seed in range(5)]
     assert names == ["test/cave", "train/facts4", "train/facts5", "train/tiny", "valid/long"]
-    assert env.run_metadata() == {"games": names}
+    assert env.run_metadata()["games"] == names
     assert {env.reset()[1]["task_id"] for _ in range(20)} == {"train/facts4", "train/facts5", "train/tiny"}
     env.close()
 
@@ -287,3 +287,13 @@ def test_workers_play_them_as_this_process_does(shelf: Path) -> None:
         pool.close()
     assert found[0] == found[1]
     assert [each.success for each in found[0]] == [False, True, True, True, True]
+
+
+def test_a_games_files_have_fingerprints_that_follow_their_contents(tmp_path: Path) -> None:
+    saved(tmp_path / "one", 2)
+    saved(tmp_path / "two", 3)
+    before = TextWorldEnv(games=str(tmp_path)).run_metadata()["files"]
+    saved(tmp_path / "two", 4)
+    after = TextWorldEnv(games=str(tmp_path)).run_metadata()["files"]
+    assert before.keys() == {"one.json", "two.json"}
+    assert [name for name in before if before[name] != after[name]] == ["two.json"]

@@ -131,6 +131,23 @@ def test_missing_package_names_the_command(monkeypatch):
         TextWorldEnv()
 
 
+def test_nothing_in_an_action_reaches_the_interpreter_instead_of_the_game(tmp_path, monkeypatch):
+    here = tmp_path / "here"  # the interpreter would write into it
+    here.mkdir()
+    monkeypatch.chdir(here)
+    env = TextWorldEnv(observation="prose")
+    env.reset(seed=1000)
+    env.step(env.expert_action() or "")
+    held = env.step("inventory")[0]
+    for action in (
+        "look. restart", "x me. quit", "me, undo", "look then save", "x me. TRANSCRIPxyz on", "look. tw-print quests",
+        "\x00", "a\x00b", "\x0e", "\x13", "\\look", "x \\s",
+    ):  # fmt: skip
+        assert env.step(action)[0] in ("That's not a verb I recognise.", "You can't see any such thing."), action
+        assert env.step("inventory")[0] == held, action
+    assert not list(here.iterdir())
+
+
 def test_prose_is_the_real_text_and_the_expert_wins_by_it():
     env = TextWorldEnv(observation="prose")
     first, _ = env.reset(seed=1000)

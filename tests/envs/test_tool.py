@@ -54,7 +54,7 @@ def test_options_override_what_was_registered(registered: str):
 
 def test_an_episode_calls_answers_and_is_rewarded():
     env = make()
-    assert env.reset(seed=2) == ("How many metres are 2 km?", {"task_id": "2"})
+    assert env.reset(seed=2) == ("How many metres are 2 km?", {"task_id": "2", "task_type": ""})
     called = env.step(CALL)
     call = ToolCall("convert", {"amount": 2, "unit": "km"}, "2000.0", True)
     shown = "<tool_response>\n2000.0\n</tool_response>"
@@ -182,7 +182,7 @@ def test_tasks_come_from_a_json_lines_file(tmp_path: Path):
     path.write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", encoding="utf-8")
     tasks = load_tasks(path)
     assert [(task.id, task.question, task.answer) for task in tasks] == [("a", "é?", 1), ("1", "b\u2028?", "2")]
-    assert make(tasks=str(path)).reset(seed=0) == ("é?", {"task_id": "a"})
+    assert make(tasks=str(path)).reset(seed=0) == ("é?", {"task_id": "a", "task_type": ""})
 
 
 @pytest.mark.parametrize(

@@ -38,3 +38,15 @@ def test_an_environment_without_anything_to_say_adds_nothing(tmp_path: Path) -> 
     record_environment(tmp_path, EnvPool("lab/Mute-v0").run_metadata())
     record_environment(tmp_path, EnvPool("lab/Guess-v0").run_metadata())
     assert "environment" not in sessions(tmp_path)[0]
+
+
+def test_files_of_the_environments_that_changed_between_sessions_are_named(tmp_path: Path) -> None:
+    config = experiment()
+    for files, named in (
+        ({"a.z8": "1", "b.z8": "1"}, ""),
+        ({"a.z8": "1", "b.z8": "1"}, ""),
+        ({"a.z8": "2", "c.z8": "1"}, "the environment's files 'a.z8', 'b.z8', 'c.z8'"),
+    ):
+        record_session(tmp_path, config, begun=(tmp_path / "meta.json").exists())
+        notes = record_environment(tmp_path, {"files": files})
+        assert [note.partition(": ")[2].partition(": ")[2] for note in notes] == ([named] if named else [])
