@@ -15,6 +15,7 @@ from agentdistill.trajectory import StopReason, ToolCall, Trajectory, Turn
 
 __version__ = "0.1.0"
 _VERBS = (
+    "branch",
     "compare",
     "data_import",
     "data_list",
@@ -28,8 +29,10 @@ _VERBS = (
     "replay",
     "report",
     "rollout",
+    "score",
     "sft",
     "train",
+    "what_if",
 )
 
 

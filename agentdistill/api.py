@@ -9,6 +9,8 @@ from typing import Any
 
 from agentdistill import config as config_module
 from agentdistill import curricula, environment, yamltext
+from agentdistill.branch import Branches
+from agentdistill.branch import branch as branch_off
 from agentdistill.compare import Comparison, Measure, rates
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
@@ -27,17 +29,23 @@ from agentdistill.seeds import derive
 from agentdistill.signals import Method
 from agentdistill.store import Store
 from agentdistill.training.check import check, look_up, required_tasks, without_effect
-from agentdistill.training.evaluate import caveats, evaluate, stop_reasons
+from agentdistill.training.evaluate import caveats, evaluate, rates_by_type, stop_reasons
 from agentdistill.training.journal import write_atomic
 from agentdistill.training.run import Run
 from agentdistill.training.run import train as train_run
+from agentdistill.training.score_run import score_run
+from agentdistill.training.score_store import Added
 from agentdistill.training.session import Session
+from agentdistill.training.stored import describe
+from agentdistill.training.stored_check import check_stored
+from agentdistill.training.what_if import WhatIf, what_if_run
 from agentdistill.trajectory import Trajectory
 from agentdistill.view import load as load_view
 
 Say = Callable[[str], None] | None
 __all__ = [
     "EnvInfo",
+    "branch",
     "compare",
     "data_import",
     "data_list",
@@ -51,8 +59,10 @@ __all__ = [
     "replay",
     "report",
     "rollout",
+    "score",
     "sft",
     "train",
+    "what_if",
 ]
 
 
@@ -99,9 +109,13 @@ def sft(
     say: Say = None,
     **overrides: Any,
 ) -> Path:
-    """Only the supervised stage of one role (`teacher` or `student`); the model's folder, to be named in other experiments."""
+    """Only the supervised stage of one role; the model's folder, to be named in other experiments.
+
+    Args:
+        role: `teacher`, `student`, or `teacher-<name>` where there are several teachers.
+    """
     config = experiment(source, overrides)
-    section = {"teacher": config.teacher, "student": config.student}.get(role)
+    section = {**config.teacher_roles, "student": config.student}.get(role)
     if section is None or section.sft is None:
         raise UserError(f"the experiment has no {role}.sft section, so there is nothing to train")
     session = Session(config, _folder(config, out), resume=resume, say=say)
@@ -180,9 +194,14 @@ def evaluate_run(
         for note in caveats(played):
             session.say(note)
         about = {"model": model, "env": env, "split": split, "temperature": temperature}
+        kinds = rates_by_type(played)
         record = {**about, **rate.as_dict(), "stop_reasons": stop_reasons(played)}
+        if kinds:
+            record["by_type"] = {kind: each.as_dict() for kind, each in kinds.items()}
         write_atomic(session.folder / "eval.json", json.dumps(record))
         session.say(f"success {rate} on {split} tasks of {env}")
+        for kind, each in kinds.items():
+            session.say(f"  {kind or 'no type'}: {each}")
         return rate
     finally:
         session.close()
@@ -242,6 +261,9 @@ def dry_run(source: str | Path | Mapping[str, Any] | Experiment, **overrides: An
         "tasks": tasks, "expert": expert, "needs": sorted(method.needs), "axes": method.model_dump(mode="json"),
         "episodes": config.train.iterations * config.train.tasks * config.train.rollouts, "optimizer_steps": steps,
     }  # fmt: skip
+    if (stored := check_stored(config, method)) is not None:
+        found["stored"] = describe(stored)
+        found["episodes"] = round(stored.passes(config.train.iterations) * stored.survey.episodes)
     if (note := without_effect(config)) is not None:
         found["note"] = note
     return config_module.dump(config) + "---\n" + yamltext.dump({"resolved": found})
@@ -271,7 +293,7 @@ def replay(
     with Replayer(Workers(workers) if workers else None, lambda difference: tell(str(difference))) as replayer:
         for name in [batch] if batch else store.batches():
             try:
-                stored = store.read(name)
+                stored = store.read(name, ())
             except StoreError as error:
                 if batch:
                     raise
@@ -282,6 +304,133 @@ def replay(
             out.differences += found.differences
             tell(f"{name}: {found.episodes} episodes replayed, {len(found.differences)} differ")
     return out
+
+
+def score(
+    run: str | Path, model: str, *, name: str = "", batch: str | None = None, top_k: int = 0, entropy: bool = False,
+    as_student: bool = False, token_budget: int | None = None, tokenizer: str = "", say: Say = None,
+) -> Added:  # fmt: skip
+    """Put what a model says of the stored student tokens beside them, in the same numbers that training would have used.
+
+    Stored trajectories are not touched. What the store has already is not asked again; a killed call goes on where it was.
+    The scores are `trajectory.scores[name]` of `load_run(run).read(batch)` from then on.
+
+    Args:
+        run: folder of a run, a rollout or an evaluation.
+        model: folder, hub id or `pip:package`; of the vocabulary that the tokens are of.
+        name: under which the scores stand; the model's own by default.
+        batch: one stored batch, such as `iter-000001`; all by default.
+        top_k: its likeliest ids a token to keep, with their log-probs; 0: none.
+        entropy: keep the entropy of every distribution.
+        as_student: show it the student's prompts even where a trajectory has others, with the plan, for its teacher.
+        token_budget: rows × longest sequence in one pass; the run's own by default, as in training.
+        tokenizer: a model with the tokenizer of the stored tokens, where the run's folder does not have it.
+        say: takes lines of progress; the terminal by default.
+
+    Returns:
+        What was added: episodes, tokens, seconds, and bytes on disk by column.
+
+    Raises:
+        UserError: for an unknown run, batch or model, another vocabulary, or a name that is another model's.
+    """
+    store = load_run(run)
+    batches = store.batches()
+    if batch is not None:
+        store.size(batch)  # refuses an unknown one
+        batches = [batch]
+    return score_run(
+        Path(run), name or model, model, batches, top_k=top_k, entropy=entropy, as_student=as_student,
+        token_budget=token_budget, tokenizer=tokenizer, say=say,
+    )  # fmt: skip
+
+
+def branch(
+    run: str | Path, policy: str, turn: int, *, out: str | Path, batch: str | None = None, temperature: float | None = None,
+    module: str = "", workers: int = 0, seed: int = 0, say: Say = None,
+) -> Branches:  # fmt: skip
+    """Play stored episodes again up to a turn and let another policy go on from there (see `agentdistill.branch`).
+
+    The branches are stored under `OUT/store`, batch `branch`, and the episodes they left, in the same order, as batch
+    `parents`, so that `agentdistill compare OUT:parents OUT:branch` says what the policy would have made of them. View, limits
+    and sampling are those of the run's experiment.
+
+    Args:
+        run: folder of a run, a rollout or an evaluation.
+        policy: model that takes over.
+        turn: messages that are kept of each episode.
+        batch: the stored batch to branch from; the last evaluation by default.
+        temperature: of the policy; the one that the episodes were sampled at by default.
+        module, workers: as for `replay`.
+
+    Raises:
+        UserError: when the run, the batch or the model is missing, or no episode goes on after that turn.
+    """
+    source, folder = Path(run), _new_result(out, "store/branch.parquet")
+    config = _as_played(source, policy, module or _module_of(source), workers, seed)
+    parents = _evaluation(f"{run}:{batch}" if batch else str(run))
+    session = Session(config, folder, resume=True, say=say)
+    try:
+        heat = parents[0].temperature if temperature is None and parents else temperature
+        params = session.config.sampling.model_copy(update={"temperature": heat})
+        found = branch_off(session.rollout(load_model(policy)), parents, turn, params, seed=seed)
+        for difference in found.differences:
+            session.say(str(difference))
+        if not found.trajectories:
+            raise UserError(
+                f"none of the {len(parents)} episodes of '{run}' can be branched from after turn {turn}: {found.ended} were "
+                f"over by then, and {len(found.differences)} do not repeat themselves"
+            )
+        session.store.write("parents", found.kept(parents))
+        path = session.store.write("branch", found.trajectories)
+        won, before = (sum(t.success for t in each) for each in (found.trajectories, found.kept(parents)))
+        session.say(
+            f"{won} of {len(found.trajectories)} branches succeeded, where {before} of their parents had; {found.ended} ended "
+            f"by turn {turn}, and {len(found.differences)} did not repeat themselves; stored in {path}"
+        )
+        return found
+    finally:
+        session.close()
+
+
+def _as_played(run: Path, policy: str, module: str, workers: int, seed: int) -> Experiment:
+    """A run's experiment, to be played by another policy: its teacher, method and schedule mean nothing any more."""
+    path = run / "experiment.yaml"
+    if not path.is_file():
+        raise UserError(f"'{run}' has no experiment.yaml, which says how its episodes were played; name a run, or a rollout")
+    played = load_experiment(path).model_dump()
+    fields: dict[str, Any] = {
+        "seed": seed, "env": {**played["env"], "module": module, "workers": workers}, "sampling": played["sampling"],
+        "student": {"model": policy}, "teacher": {"model": "initial"}, "method": "opd",
+    }  # fmt: skip
+    config = parse_experiment(fields, str(path))
+    if config.env.module:
+        import_module(located(config.env.module, Path.cwd()))
+    return config
+
+
+def what_if(
+    run: str | Path, method: str, *, scorer: str = "", batch: str | None = None, out: str | Path | None = None
+) -> WhatIf:
+    """The step weights and advantages that another method would have given to stored episodes, beside the run's own.
+
+        ad.what_if("runs/sod", "method=sod,delta=0.5").as_dict()["steps"][0]["what_if"]["weight"]
+
+    Args:
+        run: folder of a run, a rollout or an evaluation.
+        method: a preset with settings, such as `method=sod,delta=0.5`; without `method=`, settings over the run's own.
+        scorer: whose stored scores stand for the teacher's; the run's own teacher's by default.
+        batch: one stored batch; by default all that were trained on, or all where the folder is no training run's.
+        out: a JSON file for the result; not written by default.
+
+    Raises:
+        UserError: for an unknown run, batch, scorer or setting, and for a method that reads what is not stored.
+    """
+    found = what_if_run(Path(run), load_run(run), method, scorer, batch)
+    if out is not None:
+        path = _named(out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps({"run": str(run), **found.as_dict()}, indent=1))
+    return found
 
 
 def compare(

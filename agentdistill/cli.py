@@ -176,7 +176,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Replay:
-    """Carry out a run's stored actions again in fresh environments; every answer must be the stored one, or it exits with 1."""
+    """Carry out a run's stored actions again in fresh environments; every answer must be the stored one, or it exits with 1.
+
+    With --policy another model goes on after --turn messages, and its episodes are stored under --out.
+    """
 
     run_folder: Annotated[Positional[str], tyro.conf.arg(name="run")]
     """Folder of a run, a rollout or an evaluation."""
@@ -186,13 +189,82 @@ class Replay:
     """Python module, or .py file, that registers the environment (default: the run's own)."""
     workers: int = 0
     """Processes that hold the environments; 0: this one."""
+    policy: str | None = None
+    """A model that takes over after --turn messages: what would it have made of it?"""
+    turn: int | None = None
+    """With --policy: how many messages of each episode are kept."""
+    out: str | None = None
+    """With --policy: folder for its episodes."""
+    temperature: float | None = None
+    """With --policy: its temperature (default: that of the stored episodes)."""
+    seed: int = 0
+    """With --policy: of its sampling."""
 
     def run(self) -> None:
         """Do it."""
         from agentdistill import api
         from agentdistill.replay import require_exact
 
+        given = [name for name in ("turn", "out", "temperature") if getattr(self, name) is not None]
+        if self.policy is None:
+            if given:
+                raise UserError(f"--{given[0]} is for a --policy that takes over, and none is named")
+        elif self.turn is None or self.out is None:
+            raise UserError("--policy takes over after --turn messages and its episodes go to --out; give both")
+        else:
+            api.branch(
+                self.run_folder, self.policy, self.turn, out=self.out, batch=self.batch, temperature=self.temperature,
+                module=self.module, workers=self.workers, seed=self.seed,
+            )  # fmt: skip
+            return
         require_exact(api.replay(self.run_folder, self.batch, module=self.module, workers=self.workers))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Put what another model says of a run's stored tokens beside them. What is there already is not asked again."""
+
+    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run")]
+    """Folder of a run, a rollout or an evaluation."""
+    scorer: str = ""
+    """NAME=MODEL: the name under which its scores stand, and a model folder, hub id or pip:package. NAME: those there are."""
+    batch: str | None = None
+    """One stored batch, such as iter-000001 (default: all)."""
+    top_k: int = 0
+    """Its likeliest ids a token to keep, with their log-probs; 0: none."""
+    entropy: bool = False
+    """Keep the entropy of every distribution."""
+    as_student: bool = False
+    """Show it the student's prompts even where a trajectory has others, with the plan, for its teacher."""
+    token_budget: int | None = None
+    """Rows times longest sequence in one pass (default: the run's own)."""
+    tokenizer: str = ""
+    """A model with the tokenizer of the stored tokens, where the run's folder does not have it."""
+    what_if: str = ""
+    """Show the weights and advantages of another method, such as method=sod,delta=0.5; nothing is trained."""
+    out: str | None = None
+    """A JSON file for what --what-if shows."""
+
+    def run(self) -> None:
+        """Do it."""
+        from agentdistill import api, console
+
+        name, _, model = self.scorer.partition("=")
+        if not (name and model) and not (self.what_if and (name or not self.scorer)):
+            raise UserError(f"--scorer must be NAME=MODEL, such as strong=runs/teacher/final, not '{self.scorer}'")
+        if self.out is not None and not self.what_if:
+            raise UserError("--out is for what --what-if shows, and nothing is asked by it; the scores go into the run's store")
+        if model:
+            fields = ("batch", "top_k", "entropy", "as_student", "token_budget", "tokenizer")
+            api.score(self.run_folder, model, name=name, **{field: getattr(self, field) for field in fields})
+        if self.what_if:
+            found = api.what_if(self.run_folder, self.what_if, scorer=name, batch=self.batch, out=self.out)
+            print(f"{found.episodes} episodes, {found.tokens} student tokens, KL in nats/token to '{found.scorer or 'nobody'}'")
+            for role, method in found.methods.items():
+                print(f"{'used' if role == 'used' else 'what if'}: {json.dumps(method)}")
+            for columns, rows in found.tables():
+                print()
+                console.table(columns, rows)
 
 
 @dataclass(frozen=True)
@@ -216,6 +288,7 @@ class Compare:
 Verb = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Sft, tyro.conf.subcommand("sft")]
 Verb = Verb | Annotated[Rollout, tyro.conf.subcommand("rollout")] | Annotated[Eval, tyro.conf.subcommand("eval")]  # type: ignore[misc]
 Verb = Verb | Annotated[Replay, tyro.conf.subcommand("replay")]  # type: ignore[misc]
+Verb = Verb | Annotated[Score, tyro.conf.subcommand("score")]  # type: ignore[misc]
 Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")]  # type: ignore[misc]
 Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]

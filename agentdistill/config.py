@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from agentdistill.errors import UserError, nearest
 from agentdistill.policies.base import SamplingParams, Temperature
 from agentdistill.rollout import Overflow
 from agentdistill.signals.method import preset_schedule
+from agentdistill.trajectory import Author
 from agentdistill.wording import no_truth_for_a_number, place, sentence, shown
 
 SAME_EPISODES = (
@@ -24,7 +26,7 @@ SAME_EPISODES = (
     "set eval.samples to 1, or eval.temperature above 0"
 )
 OWN_WEIGHTS = ("initial", "ema", "live")
-_BY_NAME = {"method": "preset", "schedule": "kind", "view": "kind", "env": "id"}
+_BY_NAME = {"method": "preset", "schedule": "kind", "view": "kind", "assign": "kind", "env": "id"}
 
 
 def _spec(value: Any) -> Any:
@@ -48,6 +50,8 @@ def _plain(value: Any, at: str = "it") -> Any:
 Share = Annotated[float, Field(ge=0, lt=1)]
 Spec = Annotated[str | dict[str, Any], BeforeValidator(_spec)]
 LrSchedule = Literal["constant", "linear", "cosine"]
+Learn = Literal["teacher", "student", "both"]
+TEACHER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Section(BaseModel):
@@ -154,10 +158,38 @@ class TeacherSection(ModelSection):
         return self
 
 
+class MixedSection(Section):
+    """Episodes that the student begins and the teacher ends (DASD, arXiv 2601.09088)."""
+
+    least: int = Field(0, ge=0, description="turns that the student plays first, at least")
+    most: int = Field(ge=0, description="and at most: a number between the two is drawn for every rollout")
+    learn: Learn = Field("teacher", description="whose tokens carry loss: teacher, student or both")
+
+    @property
+    def authors(self) -> tuple[Author, ...]:
+        """Whose tokens carry loss."""
+        return ("student", "teacher") if self.learn == "both" else (self.learn,)
+
+    @model_validator(mode="after")
+    def _a_range(self) -> Self:
+        if self.most < self.least:
+            raise ValueError(f"mixed.most is {self.most}, below mixed.least, which is {self.least}")
+        return self
+
+
 class ReferenceSection(Section):
     """A frozen model that the distillation is taken against, by methods that need one. It sees what the student sees."""
 
     model: str = Field(min_length=1, description="folder, hub id, pip:package, or initial: the student before distillation")
+
+
+class RolloutsSection(Section):
+    """Stored episodes that are trained on, instead of playing new ones (Lightning OPD, arXiv 2604.13010)."""
+
+    store: str = Field(min_length=1, description="folder of a run or a rollout, whose stored episodes are trained on")
+    scorer: str = Field("", description="whose stored scores stand for the teacher, which is not loaded then")
+    reference: str = Field("", description="whose stored scores stand for the reference, which is not loaded then")
+    batches: list[str] = Field(default_factory=list, description="stored batches; by default all but evaluations")
 
 
 class TrainSection(Section):
@@ -214,7 +246,14 @@ class Experiment(Section):
     env: EnvSection
     student: ModelSection
     teacher: TeacherSection | None = None
+    teachers: dict[str, TeacherSection] = Field(
+        default_factory=dict,
+        description="several teachers by name, instead of teacher: each scores the trajectories assigned to it",
+    )
+    assign: Spec = Field("round-robin", description="which of teachers scores a trajectory: round-robin over tasks, or task")
     reference: ReferenceSection | None = None
+    mixed: MixedSection | None = None
+    rollouts: RolloutsSection | None = None
     tokenizer_vocab: int = Field(512, ge=262, le=1_000_000, description="for tiny models: most tokens of their tokenizer")
     method: Spec = Field("opd", description="a preset, or axes over one (see docs/methods.md)")
     schedule: Spec = Field(
@@ -241,6 +280,60 @@ class Experiment(Section):
                 f"must be the name of one folder (the run goes to runs/<name>), not {shown(value)}; --out takes a path"
             )
         return value
+
+    @property
+    def teacher_roles(self) -> dict[str, TeacherSection]:
+        """Every teacher by its role, which names folders and stages: `teacher`, or `teacher-<name>` where there are several.
+
+        Where stored scores stand for the teacher, nobody is one: the section only says whose scores are expected.
+        """
+        if self.rollouts is not None and self.rollouts.scorer:
+            return {}
+        if self.teacher is not None:
+            return {"teacher": self.teacher}
+        return {f"teacher-{name}": section for name, section in self.teachers.items()}
+
+    @field_validator("teachers", mode="after")
+    @classmethod
+    def _names_folders(cls, value: dict[str, TeacherSection]) -> dict[str, TeacherSection]:
+        for name in value:
+            if not TEACHER_NAME.fullmatch(name):
+                raise ValueError(f"teachers names {shown(name)}; a name is of letters, digits, dots, dashes and underscores")
+        if len(value) == 1:
+            raise ValueError(
+                f"teachers names one, {shown(next(iter(value)))}; name another, or write it as the teacher section"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_to_teach(self) -> Self:
+        if self.teacher is not None and self.teachers:
+            raise ValueError(
+                f"teacher is {shown(self.teacher.model)} and teachers names {', '.join(self.teachers)}; put all of them into "
+                "teachers, or drop one of the two"
+            )
+        if self.assign != "round-robin" and not self.teachers:
+            raise ValueError(
+                f"assign {shown(self.assign)} shares trajectories among teachers, and there is no teachers section"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stored_or_loaded(self) -> Self:
+        if self.rollouts is None:
+            return self
+        scorer, teacher = shown(self.rollouts.scorer), self.teacher
+        if self.rollouts.scorer and self.teachers:
+            raise ValueError(f"rollouts.scorer is {scorer}, one scorer, and teachers names several; drop one of the two")
+        if self.rollouts.scorer and teacher is not None and (teacher.own or teacher.sft is not None):
+            what = f"are the student's own weights, {shown(teacher.model)}" if teacher.own else "has an sft section"
+            raise ValueError(f"rollouts.scorer is {scorer}, so no teacher is loaded, and teacher {what}; drop one of the two")
+        if self.rollouts.reference and self.reference is not None:
+            raise ValueError(
+                f"rollouts.reference is {shown(self.rollouts.reference)}, so no reference is loaded, and there is a reference "
+                "section; drop one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rollouts_differ(self) -> Self:
@@ -401,5 +494,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
         if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:
             annotation = section.model_fields[str(part)].annotation
             options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-            section = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+            section = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), annotation)
+        elif typing.get_origin(section) is dict:  # sections by name
+            section = typing.get_args(section)[1]
     return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []

@@ -17,7 +17,7 @@ from agentdistill.view import opening
 
 RESET = -1
 """The turn of a difference that shows before the first action."""
-_COMPARED = ("observation", "reward", "terminated", "truncated")
+COMPARED = ("observation", "reward", "terminated", "truncated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Difference:
     Attributes:
         trajectory, task_id, seed: which episode.
         turn: from 0, or `RESET`.
-        what: `observation`, `reward`, `terminated`, `truncated`, `tool_calls`, `task_id`, `messages`, `success`, or `fault`
-            where the environment failed.
+        what: `observation`, `reward`, `terminated`, `truncated`, `tool_calls`, `task_id`, `task_type`, `messages`, `success`,
+            or `fault` where the environment failed.
         stored, replayed: the two values, as text.
     """
 
@@ -144,29 +144,30 @@ def _episode(stored: Trajectory) -> Play[Difference | None]:
     try:
         first = yield "reset", (stored.seed,)
         messages = opening((yield "system_prompt", ()), first.observation)
-        unequal = _unequal(
+        found = unequal(
             ("task_id", stored.task_id or first.task_id, first.task_id),
+            ("task_type", stored.task_type or first.task_type, first.task_type),
             ("messages", _shown(stored.messages or messages), _shown(messages)),
         )
         for said in stored.turns:
-            if unequal is not None:
+            if found is not None:
                 break
             turn += 1
             answer: Answer = yield "step", (said.action,)
-            pairs = [(name, getattr(said, name), getattr(answer, name)) for name in _COMPARED]
-            unequal = _unequal(*pairs, ("tool_calls", said.tool_calls, answer.tool_calls or []))
+            pairs = [(name, getattr(said, name), getattr(answer, name)) for name in COMPARED]
+            found = unequal(*pairs, ("tool_calls", said.tool_calls, answer.tool_calls or []))
             success = success if answer.success is None else answer.success
     except EnvironmentFault as fault:
-        unequal = ("fault", stored.error or "none", fault)
-    if unequal is None and stored.stop_reason is not StopReason.ENV_ERROR:
-        unequal = _unequal(("success", stored.success, bool(success)))
-    if unequal is None:
+        found = ("fault", stored.error or "none", fault)
+    if found is None and stored.stop_reason is not StopReason.ENV_ERROR:
+        found = unequal(("success", stored.success, bool(success)))
+    if found is None:
         return None
-    what, old, new = unequal
+    what, old, new = found
     return Difference(stored.id, stored.task_id, stored.seed, turn, what, str(old), str(new))
 
 
-def _unequal(*pairs: tuple[str, Any, Any]) -> tuple[str, Any, Any] | None:
+def unequal(*pairs: tuple[str, Any, Any]) -> tuple[str, Any, Any] | None:
     """The first of (name, stored, replayed) whose values differ."""
     return next((pair for pair in pairs if pair[1] != pair[2]), None)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from agentdistill.chat import Chat
 from agentdistill.context import Context
+from agentdistill.errors import UserError
 from agentdistill.policies.base import Request, Sample, Sampler, SamplingParams
 from agentdistill.pool import Answer, EnvironmentFault, EnvPool, Question
 from agentdistill.seeds import derive
@@ -52,16 +53,18 @@ class Task:
         sample_seed: randomness of the student's sampling.
         group: rollouts of one task share it.
         max_turns: cut after this many turns, by the curriculum (None: no cut).
-        prefix: expert actions replayed in front, without loss.
+        prefix: replayed in front, without loss: an expert's actions, or turns of an episode that this one branches from.
         without_expert: the schedule asked for an expert's episode, and the task has none.
+        own_turns: turns behind the prefix that the student plays before the partner takes over (None: all).
     """
 
     seed: int
     sample_seed: int
     group: int = 0
     max_turns: int | None = None
-    prefix: Sequence[str] = ()
+    prefix: Sequence[str | Turn] = ()
     without_expert: bool = False
+    own_turns: int | None = None
 
 
 @dataclass(slots=True)
@@ -82,6 +85,12 @@ class _Episode:
     context: Context
     over: bool = False
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether the student has played the turns that are its own."""
+        own = self.task.own_turns
+        return own is not None and len(self.trajectory.turns) >= self.trajectory.prefix_turns + own
+
 
 class Rollout:
     """Rolls out batches of tasks.
@@ -92,20 +101,29 @@ class Rollout:
         chat: the policy's chat format.
         limits: what bounds an episode.
         privileged: render each fresh prompt a second time with the environment's plan in it, for a teacher that may see it.
+        partner: goes on where a task's `own_turns` are played, in the student's context; of the same vocabulary.
     """
 
-    def __init__(self, pool: EnvPool, sampler: Sampler, chat: Chat, limits: Limits, *, privileged: bool = False) -> None:
+    def __init__(
+        self, pool: EnvPool, sampler: Sampler, chat: Chat, limits: Limits, *,
+        privileged: bool = False, partner: Sampler | None = None,
+    ) -> None:  # fmt: skip
         self.pool, self.sampler, self.chat, self.limits, self.privileged = pool, sampler, chat, limits, privileged
+        self.partner = partner
         self.clock = Clock()
 
     def run(self, tasks: Sequence[Task], params: SamplingParams, batch: str) -> list[Trajectory]:
         """Play every task to its end; trajectories come in the order of the tasks, ids are `<batch>/<index>`."""
+        if self.partner is None and any(task.own_turns is not None for task in tasks):
+            raise UserError("a task is to be handed over to a partner after the student's own turns, and the rollout has none")
         self.sampler.release()
         episodes = self._open(tasks, params, batch)
         self._replay(episodes)
         while playing := [e for e in episodes if not e.over]:
             self._turn(playing, params)
         self.sampler.release()
+        if self.partner is not None:
+            self.partner.release()
         self.pool.release(range(len(episodes)))
         return [e.trajectory for e in episodes]
 
@@ -146,21 +164,41 @@ class Rollout:
                 return self._fault(episode, answer)
         first, system, *plan = answers
         context.plan = plan[0] if plan else None
-        trajectory.task_id, trajectory.messages = first.task_id, opening(system, first.observation)
+        trajectory.task_id, trajectory.task_type = first.task_id, first.task_type
+        trajectory.messages = opening(system, first.observation)
         return self._shown(episode, context.begin(system, first))
 
     def _replay(self, episodes: Sequence[_Episode]) -> None:
-        """Play the expert's actions that the tasks have in front."""
+        """Play what the tasks have in front."""
         for turn in range(max((len(e.task.prefix) for e in episodes), default=0)):
-            moves = []
-            for episode in (e for e in episodes if not e.over and turn < len(e.task.prefix)):
-                action = episode.task.prefix[turn]
-                moves.append((episode, Sample(self.chat.message_ids(action), [], [], "replayed"), action))
-            self._play(moves, "expert", 0.0)
-            for episode, _, _ in moves:
+            live = [e for e in episodes if not e.over and turn < len(e.task.prefix)]
+            shown: dict[Author, list[tuple[_Episode, Sample, str]]] = {"expert": [], "earlier": []}
+            for episode in live:
+                said = episode.task.prefix[turn]
+                if isinstance(said, Turn):
+                    shown["earlier"].append((episode, Sample(self._as_sampled(said), [], [], "replayed"), said.action))
+                else:
+                    shown["expert"].append((episode, Sample(self.chat.message_ids(said), [], [], "replayed"), said))
+            for author, moves in shown.items():
+                self._play(moves, author, 0.0)
+            for episode in live:
                 episode.trajectory.prefix_turns = len(episode.trajectory.turns)
 
+    def _as_sampled(self, said: Turn) -> list[int]:
+        """The ids of a stored message, encoded anew only where they mean another text to this policy's tokenizer."""
+        known = max(said.action_ids, default=0) < len(self.chat.tokenizer)
+        same = known and self.chat.decode(said.action_ids) == said.action
+        return list(said.action_ids) if same else self.chat.message_ids(said.action)
+
     def _turn(self, playing: list[_Episode], params: SamplingParams) -> None:
+        """One message of everybody who is playing: the student's, and the partner's where it has taken over."""
+        own, handed = [e for e in playing if not e.handed_over], [e for e in playing if e.handed_over]
+        if own:
+            self._sample(self.sampler, "student", own, params)
+        if handed and self.partner is not None:
+            self._sample(self.partner, "teacher", handed, params)
+
+    def _sample(self, sampler: Sampler, author: Author, playing: list[_Episode], params: SamplingParams) -> None:
         started = time.perf_counter()
         requests = [
             Request(
@@ -172,12 +210,12 @@ class Rollout:
             )
             for e in playing
         ]
-        samples = self.sampler.generate(requests, params)
+        samples = sampler.generate(requests, params)
         spent = time.perf_counter() - started
         self.clock.generate += spent
         moves = [(e, sample, self.chat.decode(sample.ids)) for e, sample in zip(playing, samples, strict=True)]
-        self._play(moves, "student", spent / len(playing))
-        self.sampler.release([e.slot for e in playing if e.over])
+        self._play(moves, author, spent / len(playing))
+        sampler.release([e.slot for e in playing if e.over or (author == "student" and e.handed_over)])
 
     def _play(self, moves: Sequence[tuple[_Episode, Sample, str]], author: Author, seconds: float) -> None:
         """Hand everybody's message to the environments and record the turns."""

@@ -2,14 +2,18 @@
 
 A file appears whole or not at all: it is written under a temporary name, synced and renamed, so a crash at any moment
 leaves the earlier batches, and the earlier file of the same batch, as they were. One process writes a store at a time;
-any number may read it. `store_schema` says how a trajectory is laid out in a row, `store_index` which files there are.
+any number may read it. `store_schema` says how a trajectory is laid out in a row, `store_index` which files there are,
+`store_scores` where scores are that were added afterwards.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from agentdistill.durable import replace, sync
+from agentdistill.durable import digest, replace, sync
 from agentdistill.errors import StoreError, nearest
 from agentdistill.store_index import Index
-from agentdistill.store_schema import SCHEMA, VERSION, VERSION_KEY, escape, from_row, to_row
+from agentdistill.store_schema import SCHEMA, VERSION, VERSION_KEY, escape, from_row, to_row, unescape
+from agentdistill.store_scores import Overlay, ScoreFiles, scorers
 from agentdistill.trajectory import FloatArray, Trajectory
 
 Column = NDArray[Any]
@@ -47,42 +52,55 @@ class Store:
         self._index = Index(self.path)
 
     def write(self, batch: str, trajectories: Sequence[Trajectory]) -> Path:
-        """Write one batch, replacing an earlier one of the same name, and return the file.
+        """Write one batch, replacing an earlier one of the same name and the scores it was given, and return the file.
 
         Raises:
             StoreError: when the batch's name cannot be a file name, when a trajectory holds a value that the schema has
                 no place for, or when the disk refuses (full, read-only); the store is then as it was.
         """
-        if not _BATCH_NAME.fullmatch(batch):
-            raise StoreError(f"'{batch}' cannot name a batch; use letters, digits and . _ = + -, the first a letter or digit")
-        data, final = _encode(batch, trajectories), self._file(batch)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in self.path.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+        data = _encode(batch, trajectories)
+        with self._writing(batch) as final:
             self._index.announce(batch, hashlib.sha256(data).hexdigest())
+            self._drop_scores([batch])
             replace(final, data)
-            self._index.settle(batch)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write batch '{batch}' to {final}: {error.strerror or error}; earlier batches are unharmed: "
-                "make room or access there, then resume"
-            ) from error
+        return final
+
+    def write_stream(self, batch: str, trajectories: Iterable[Trajectory]) -> Path:
+        """As `write`, for more trajectories than memory holds: a row group is in memory at a time, and no file is in place
+        before the last of them; what the iterable raises leaves the store as it was."""
+        with self._writing(batch) as final:
+            temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+            try:
+                with temporary.open("wb") as file:
+                    _encode_to(file, batch, trajectories)
+                sync(temporary)
+                self._index.announce(batch, digest(temporary))
+                self._drop_scores([batch])
+                temporary.replace(final)
+                sync(self.path)
+            finally:
+                temporary.unlink(missing_ok=True)
         return final
 
     def batches(self) -> list[str]:
         """Names of the stored batches, sorted."""
         return sorted(file.stem for file in self.path.glob("*.parquet") if not file.name.startswith("."))
 
-    def read(self, batch: str) -> list[Trajectory]:
+    def read(self, batch: str, scorers: Collection[str] | None = None) -> list[Trajectory]:
         """The trajectories of one batch, in the order they were written.
 
-        Raises:
-            StoreError: when there is no such batch, or its file is damaged, foreign, or of a newer schema.
-        """
-        return list(self._rows(batch))
+        Args:
+            scorers: whose scores come with them; everybody's by default.
 
-    def trajectories(self, batches: str | Iterable[str] | None = None) -> Iterator[Trajectory]:
+        Raises:
+            StoreError: when there is no such batch, or its file is damaged, foreign, or of a newer schema; likewise for files
+                of scores.
+        """
+        return list(self._rows(batch, scorers))
+
+    def trajectories(
+        self, batches: str | Iterable[str] | None = None, scorers: Collection[str] | None = None
+    ) -> Iterator[Trajectory]:
         """The trajectories of a batch, of some, or of all in the order of their names, a row group in memory at a time.
 
         Raises:
@@ -90,7 +108,51 @@ class Store:
         """
         wanted = [batches] if isinstance(batches, str) else self.batches() if batches is None else batches
         for batch in wanted:
-            yield from self._rows(batch)
+            yield from self._rows(batch, scorers)
+
+    def pick(self, batch: str, rows: Iterable[int], scorers: Collection[str] | None = None) -> list[Trajectory]:
+        """Some trajectories of a batch, by their places in it, in that order; only the row groups they are in are read.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        return list(self._rows(batch, scorers, set(rows)))
+
+    def size(self, batch: str) -> int:
+        """How many trajectories a batch has.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        with self._reading(batch) as file:
+            return int(file.metadata.num_rows)
+
+    def named(self, batch: str) -> set[str]:
+        """Names of the scorers whose scores stand in a batch's own file.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        with self._reading(batch) as file:
+            column = file.read(columns=["scores.list.element.scorer"]).column("scores").combine_chunks()
+            return {unescape(each) for each in column.flatten().field("scorer").unique().to_pylist()}
+
+    def digest(self, batch: str) -> str:
+        """SHA-256 of a batch's file as it is.
+
+        Raises:
+            StoreError: when it cannot be read.
+        """
+        with self._reading(batch):
+            return digest(self._file(batch))
+
+    def scores(self, scorer: str) -> ScoreFiles:
+        """The files of what a scorer was asked for afterwards; there need not be any."""
+        return ScoreFiles(self.path, scorer)
+
+    def scorers(self) -> list[str]:
+        """Names of the scorers that are known by more than the trajectories they scored, sorted."""
+        return scorers(self.path)
 
     def discard_after(self, which: Callable[[str], bool] | Iterable[str]) -> list[str]:
         """Delete batches, which a resumed run does with those that came after its checkpoint.
@@ -108,6 +170,7 @@ class Store:
         gone = [name for name in self.batches() if (which(name) if callable(which) else name in (wanted or ()))]
         try:
             self._index.forget(gone)
+            self._drop_scores(gone)
             for name in gone:
                 self._file(name).unlink(missing_ok=True)
             if gone:
@@ -127,15 +190,72 @@ class Store:
     def _file(self, batch: str) -> Path:
         return self.path / f"{batch}.parquet"
 
-    def _rows(self, batch: str) -> Iterator[Trajectory]:
+    def _drop_scores(self, batches: Iterable[str]) -> None:
+        """Delete what was added to batches that are about to go: it belongs to their present files."""
+        for files in map(self.scores, self.scorers()):
+            for batch in batches:
+                files.drop(batch)
+
+    def _rows(
+        self, batch: str, scorers: Collection[str] | None = None, wanted: Collection[int] | None = None
+    ) -> Iterator[Trajectory]:
+        with self._reading(batch) as file:
+            overlays = self._overlays(batch, self.scorers() if scorers is None else scorers)
+            first = 0
+            for group in range(file.num_row_groups):
+                places = range(first, first + file.metadata.row_group(group).num_rows)
+                first = places.stop
+                chosen = places if wanted is None else sorted(set(places) & set(wanted))
+                if not chosen:
+                    continue
+                table = file.read_row_group(group)
+                if wanted is not None:
+                    table = table.take([place - places.start for place in chosen])
+                for place, trajectory in zip(chosen, map(from_row, table.to_pylist()), strict=True):
+                    if scorers is not None:
+                        trajectory.scores = {name: each for name, each in trajectory.scores.items() if name in scorers}
+                    for name, overlay in overlays.items():
+                        if (found := overlay.at(place, trajectory.id, trajectory.n_action_tokens)) is not None:
+                            trajectory.scores[name] = found
+                    yield trajectory
+
+    def _overlays(self, batch: str, scorers: Iterable[str]) -> dict[str, Overlay]:
+        """What was added to a batch, by scorer, where there is any."""
+        digests = list(self._index.read().get(batch, {}).values()) if any(map(self._has_scores, scorers)) else []
+        found = {name: Overlay(self.scores(name), batch, digests) for name in scorers if self._has_scores(name)}
+        return {name: overlay for name, overlay in found.items() if overlay}
+
+    def _has_scores(self, scorer: str) -> bool:
+        return self.scores(scorer).folder.is_dir()
+
+    @contextmanager
+    def _writing(self, batch: str) -> Iterator[Path]:
+        """The file of a batch that is about to be put in place, announced and all; what the disk refuses is a `StoreError`."""
+        if not _BATCH_NAME.fullmatch(batch):
+            raise StoreError(f"'{batch}' cannot name a batch; use letters, digits and . _ = + -, the first a letter or digit")
+        final = self._file(batch)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for leftover in self.path.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            yield final
+            self._index.settle(batch)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write batch '{batch}' to {final}: {error.strerror or error}; earlier batches are unharmed: "
+                "make room or access there, then resume"
+            ) from error
+
+    @contextmanager
+    def _reading(self, batch: str) -> Iterator[pq.ParquetFile]:
+        """A batch's file; what reading it raises becomes a `StoreError`."""
         path = self._file(batch)
         if batch not in self.batches():
             raise StoreError(f"the store {self.path} has no batch '{batch}'{nearest(batch, self.batches())}")
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 _check_version(path, file.schema_arrow)
-                for group in range(file.num_row_groups):
-                    yield from map(from_row, file.read_row_group(group).to_pylist())
+                yield file
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StoreError(
@@ -203,14 +323,18 @@ def _aligned(item: Trajectory, scorer: str, is_action: Column) -> FloatArray:
 def _encode(batch: str, trajectories: Sequence[Trajectory]) -> bytes:
     """One batch as the bytes of a Parquet file; a file is whole in memory before the disk is touched."""
     sink = pa.BufferOutputStream()
+    _encode_to(sink, batch, trajectories)
+    return bytes(sink.getvalue())
+
+
+def _encode_to(sink: Any, batch: str, trajectories: Iterable[Trajectory]) -> None:
     with pq.ParquetWriter(sink, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-        for start in range(0, len(trajectories), _ROWS):
-            part = trajectories[start : start + _ROWS]
+        rows = iter(trajectories)
+        while part := list(islice(rows, _ROWS)):
             try:
                 writer.write_table(pa.Table.from_pylist([to_row(item) for item in part], SCHEMA))
             except (pa.ArrowException, OverflowError, TypeError) as error:
                 raise StoreError(f"batch '{batch}' holds a value that the store has no place for: {error}") from error
-    return bytes(sink.getvalue())
 
 
 def _check_version(path: Path, schema: pa.Schema) -> None:

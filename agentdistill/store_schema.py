@@ -64,6 +64,8 @@ SCHEMA = pa.schema(
         ("env_id", _text),
         ("seed", _int),
         ("task_id", _text),
+        ("task_type", _text),  # this and `parent` are missing in files from before there were any
+        ("parent", _text),
         ("messages", pa.list_(pa.struct([("role", _text), ("content", _text)]))),
         ("turns", pa.list_(_turn)),
         ("stop_reason", _text),
@@ -82,7 +84,8 @@ SCHEMA = pa.schema(
 )
 
 _PLAIN = ("seed", "success", "policy_version", "temperature", "group", "prefix_turns", "windowed")
-_TEXT = ("id", "env_id", "task_id", "policy", "error")
+_TEXT = ("id", "env_id", "task_id", "task_type", "parent", "policy", "error")
+_ADDED = ("task_type", "parent")
 _TURN_PLAIN = tuple(f.name for f in _turn if f.name not in ("action", "observation", "tool_calls"))
 
 _UNSAFE = re.compile("[\x10\ud800-\udfff]")
@@ -125,7 +128,8 @@ def from_row(row: Row) -> Trajectory:
     Raises:
         KeyError, TypeError, ValueError: when the row is not one that `to_row` made.
     """
-    fields = {name: row[name] for name in _PLAIN} | {name: unescape(row[name]) for name in _TEXT}
+    text = [name for name in _TEXT if name in row or name not in _ADDED]
+    fields = {name: row[name] for name in _PLAIN} | {name: unescape(row[name]) for name in text}
     return Trajectory(
         messages=[{key: unescape(value) for key, value in message.items()} for message in row["messages"]],
         turns=[_turn_from(turn) for turn in row["turns"]],

@@ -58,7 +58,9 @@ def test_an_unknown_field_at_every_level_names_the_nearest(place: tuple[str, ...
     real = next(reversed(sections()[place].model_fields))
     raw: dict[str, Any] = {real + "q": 1}
     for part in reversed(place):
-        raw = {part: {"model": "x", **raw} if part in ("teacher", "student", "reference") else raw}
+        needed = {name: {"model": "x"} for name in ("teacher", "student", "reference")}
+        needed |= {"mixed": {"most": 1}, "rollouts": {"store": "x"}}
+        raw = {part: {**needed.get(part, {}), **raw}}
     said = complaint(merge(MINIMAL, raw), tmp_path)
     assert f"unknown field '{'.'.join((*place, real + 'q'))}'; did you mean '{real}'?" in said
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ trajectories = st.builds(
     env_id=text,
     seed=int64,
     task_id=text,
+    task_type=text,
+    parent=text,
     messages=st.lists(st.builds(lambda role, content: {"role": role, "content": content}, text, text), max_size=2),
     turns=st.lists(turns(), max_size=3),
     stop_reason=st.sampled_from(StopReason),
@@ -197,6 +200,14 @@ def test_files_can_be_read_without_agentdistill(tmp_path: Path) -> None:
     assert row["turns"][2]["action"] == "go 2"
     assert row["scores"][0]["scorer"] == "teacher"
     assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_a_file_from_before_task_types_is_read_as_having_none(tmp_path: Path) -> None:
+    store, item = Store(tmp_path), episode("e", turns=2)
+    file = store.write("b", [replace(item, task_type="cook")])
+    assert store.read("b")[0].task_type == "cook"
+    pq.write_table(pq.read_table(file).drop_columns("task_type"), file)
+    assert store.read("b")[0].task_type == ""
 
 
 # What cannot be read

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from agentdistill.signals.logspace import Temperature, kl, mix, prepare, tempered
 from agentdistill.signals.registry import DIVERGENCES
-from agentdistill.signals.support import Support, Tail, TopK, check_support, on_support
+from agentdistill.signals.support import Support, Tail, TopK, check_support, likeliest, on_support
 
 _TEACHER = frozenset({"teacher", "distribution"})
 
@@ -34,7 +34,7 @@ def no_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return student.new_zeros(student.shape[:-1], dtype=torch.float32)
 
 
-@DIVERGENCES.register("rkl", needs=_TEACHER, check=check_support)
+@DIVERGENCES.register("rkl", needs=_TEACHER, check=check_support, top=likeliest)
 def reverse_kl(
     student: Tensor, teacher: Tensor, *,
     temperature: Temperature = 1.0, support: Support = "full", k: TopK = None, tail: Tail = "renormalise",
@@ -44,7 +44,7 @@ def reverse_kl(
     return kl(student, teacher)
 
 
-@DIVERGENCES.register("fkl", needs=_TEACHER, check=check_support)
+@DIVERGENCES.register("fkl", needs=_TEACHER, check=check_support, top=likeliest)
 def forward_kl(
     student: Tensor, teacher: Tensor, *,
     temperature: Temperature = 1.0, support: Support = "full", k: TopK = None, tail: Tail = "renormalise",
@@ -54,7 +54,7 @@ def forward_kl(
     return kl(teacher, student)
 
 
-@DIVERGENCES.register("jsd", needs=_TEACHER, check=check_support)
+@DIVERGENCES.register("jsd", needs=_TEACHER, check=check_support, top=likeliest)
 def jensen_shannon(
     student: Tensor, teacher: Tensor, *, beta: Annotated[float, Field(ge=0, le=1)] = 0.5,
     temperature: Temperature = 1.0, support: Support = "full", k: TopK = None, tail: Tail = "renormalise",

@@ -241,6 +241,13 @@ class Method(BaseModel):
         """What has to be provided: a subset of `registry.CAPABILITIES`."""
         return frozenset().union(*(getattr(self, axis).needs for axis in AXES))
 
+    @property
+    def top(self) -> int | None:
+        """How many of the teacher's likeliest ids are all it reads of full distributions; None: it reads all of them."""
+        reading = [choice for axis in AXES if "distribution" in (choice := getattr(self, axis)).needs]
+        tops = [choice.top for choice in reading]
+        return None if None in tops else max(tops, default=0)
+
     def wanting(self, need: str) -> str:
         """Who needs a capability, as errors say it: `baseline 'vopd'`."""
         return " and ".join(f"{axis} '{getattr(self, axis).name}'" for axis in AXES if need in getattr(self, axis).needs)

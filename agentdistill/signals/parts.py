@@ -22,6 +22,7 @@ class Parts:
         teacher_logprob: `[n]` log T of the sampled tokens.
         teacher: `[n, V]` log T; None where no scorer gives it, as the next two.
         reference: `[n, V]` log R.
+        reward: `[n]` the reward of each token's episode.
     """
 
     ids: Tensor
@@ -30,6 +31,7 @@ class Parts:
     teacher_logprob: Lazy | None = None
     teacher: Lazy | None = None
     reference: Lazy | None = None
+    reward: Lazy | None = None
 
     def data(self, needs: Set[str]) -> tuple[Tensor, ...]:
         """The positional arguments of a divergence with these needs (see `registry.DIVERGENCES`)."""
@@ -38,9 +40,12 @@ class Parts:
             if "reference-distribution" in needs:
                 sides.append(_given(self.reference, "reference-distribution"))
             out = common_vocabulary(*sides)
-        else:
+        elif "teacher" in needs:
             out = (self.logprob, _given(self.teacher_logprob, "teacher"))
-        return (*out, self.ids) if "ids" in needs else out
+        else:
+            out = (self.logprob,)
+        out = (*out, self.ids) if "ids" in needs else out
+        return (*out, _given(self.reward, "rewards")) if "rewards" in needs else out
 
 
 def common_vocabulary(*sides: Tensor) -> tuple[Tensor, ...]:

@@ -57,6 +57,12 @@ register_preset("rloo", source="arXiv 2402.14740", rl="rloo", clip_high=0.2)
 
 # ADPA's own term has no minimum but all mass on one id; half of an anchor at the reference is ours.
 register_preset("adpa", source="arXiv 2502.17927", divergence={"kind": "adpa", "anchor": 0.5})
+# Half the paper's loss, averaged over the pairs of each task. It is the stage before ADPA there.
+register_preset(
+    "dckd", source="arXiv 2502.17927", divergence={"kind": "dckd", "alpha": 0.2}, gate="paired",
+    aggregation="seq-mean-token-mean",
+)  # fmt: skip
+register_preset("dasd", source="arXiv 2601.09088", divergence="sft")
 register_preset("sinkd", source="arXiv 2402.17110", divergence={"kind": "sinkd", "fkl": 1.0})
 register_preset("pld", source="arXiv 2506.12542", divergence="pld")
 register_preset("logit-std", source="arXiv 2403.01427", divergence="logit-std")

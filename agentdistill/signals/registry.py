@@ -35,6 +35,8 @@ PROVISIONS = {
     "reference": "a reference model's log-probs of the sampled tokens",
     "reference-distribution": "a reference model's full distributions",
     "ids": "the sampled ids",
+    "groups": "several rollouts of each task",
+    "demonstrations": "tokens that somebody else than the student wrote",
 }
 """What a method may need, in words."""
 
@@ -54,6 +56,8 @@ class Choice(Generic[R]):
         params: every setting, defaults included.
         needs: the capabilities it asks for, from `CAPABILITIES`.
         measures: columns beside `rkl` that scoring has to fill from full distributions, under these settings.
+        top: how many of the teacher's likeliest ids, with their log-probs and the mass of the rest, are all it reads of the
+            teacher's distributions under these settings; None: all of them.
     """
 
     kind: str
@@ -62,6 +66,7 @@ class Choice(Generic[R]):
     needs: frozenset[str]
     function: Callable[..., R] = field(repr=False)
     measures: Mapping[str, Measure] = field(default_factory=dict, repr=False, compare=False)
+    top: int | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, *data: Any) -> R:
         """The function's result on `data`, under these settings."""
@@ -89,6 +94,7 @@ class _Entry(Generic[R]):
     model: type[BaseModel]
     measures: Callable[..., Mapping[str, Measure]] | None
     check: Callable[..., None] | None
+    top: Callable[..., int | None] | None
 
 
 class Registry(Generic[R]):
@@ -111,6 +117,7 @@ class Registry(Generic[R]):
         needs: Iterable[str] = (),
         measures: Callable[..., Mapping[str, Measure]] | None = None,
         check: Callable[..., None] | None = None,
+        top: Callable[..., int | None] | None = None,
     ) -> Callable[[F], F]:
         """Decorator that adds a function or class under `name`.
 
@@ -120,6 +127,7 @@ class Registry(Generic[R]):
                 and that scoring must compute from full distributions, by name. Where it gives any, the entry needs
                 `teacher` and `distribution`, whether it says so or not.
             check: takes the entry's settings by keyword and raises a `ValueError` that says how they do not fit together.
+            top: takes the entry's settings by keyword and gives `Choice.top`.
 
         Raises:
             UserError: when `name` is taken by another function or a capability is unknown. The same function defined
@@ -133,7 +141,8 @@ class Registry(Generic[R]):
             taken = self._entries.get(name)
             if taken and _identity(taken.function) != _identity(function):
                 raise UserError(f"{self.kind} '{name}' is already registered by {_identity(taken.function)}")
-            self._entries[name] = _Entry(function, wanted, _settings_model(function, f"{self.kind} '{name}'"), measures, check)
+            settings = _settings_model(function, f"{self.kind} '{name}'")
+            self._entries[name] = _Entry(function, wanted, settings, measures, check, top)
             return function
 
         return add
@@ -194,7 +203,8 @@ class Registry(Generic[R]):
                 raise UserError(f"{self.kind} '{name}': {error}") from error
         measures = entry.measures(**params) if entry.measures else {}
         needs = entry.needs | {"teacher", "distribution"} if measures else entry.needs
-        return Choice(self.kind, name, params, needs, entry.function, measures)
+        top = entry.top(**params) if entry.top else None
+        return Choice(self.kind, name, params, needs, entry.function, measures, top)
 
     def _load_homes(self) -> None:
         for home in self._homes:
@@ -241,20 +251,22 @@ def _settings_model(function: Callable[..., Any], owner: str) -> type[BaseModel]
 #   log-probs of student and teacher   `[n, V]` where they need `distribution`, those of the sampled tokens, `[n]`, otherwise
 #   then the reference's `[n, V]`      where they need `reference-distribution`
 #   then the sampled ids `[n]`         where they need `ids`
+#   then their episodes' rewards `[n]` where they need `rewards`
+# One that needs none of the teacher's is called with the log-probs of the student's sampled tokens, `[n]`, alone.
 SIGNALS: Registry[FloatArray] = Registry(
     "signal", *(f"agentdistill.signals.{name}" for name in ("opd", "gopd", "iwopd", "lightning"))
 )
 BASELINES: Registry[FloatArray] = Registry("baseline", "agentdistill.signals.vopd")
 SELECTIONS: Registry[BoolArray] = Registry("selection", "agentdistill.signals.selection", "agentdistill.signals.tip")
 STEP_WEIGHTS: Registry[FloatArray] = Registry("step_weight", "agentdistill.curricula")
-GATES: Registry[FloatArray] = Registry("gate", *(f"agentdistill.signals.{name}" for name in ("gate", "kdrl", "gated")))
+GATES: Registry[FloatArray] = Registry("gate", *(f"agentdistill.signals.{name}" for name in ("gate", "kdrl", "gated", "dckd")))
 RL_TERMS: Registry[FloatArray] = Registry("rl", "agentdistill.signals.grpo")
 RATIOS: Registry[FloatArray] = Registry("ratio", "agentdistill.signals.ratio", "agentdistill.signals.trrd")
 DIVERGENCES: Registry[Any] = Registry(
     "divergence",
     *(
         f"agentdistill.signals.{name}"
-        for name in ("divergence", "estimators", "opsd", "logit_std", "eakl", "bdkd", "pld", "sinkd", "adpa")
+        for name in ("divergence", "estimators", "opsd", "logit_std", "eakl", "bdkd", "pld", "sinkd", "adpa", "sft", "dckd")
     ),
 )
 AGGREGATIONS: Registry[FloatArray] = Registry("aggregation", "agentdistill.signals.aggregate")

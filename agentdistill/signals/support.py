@@ -31,6 +31,14 @@ def check_support(*, support: Support, k: int | None, **_: Any) -> None:
         raise ValueError(f"support '{support}' needs 'k', the number of ids to keep")
 
 
+def likeliest(*, support: Support, k: int | None, tail: Tail, temperature: float, **_: Any) -> int | None:
+    """How many of the teacher's likeliest ids a divergence on a support reads; None: it reads them all.
+
+    What is left in the bucket is known from the kept ids at temperature 1 only.
+    """
+    return k if support == "teacher" and (tail == "renormalise" or temperature == 1) else None
+
+
 def on_support(student: Tensor, teacher: Tensor, support: Support, k: int | None, tail: Tail) -> tuple[Tensor, Tensor]:
     """Log-probs `[n, V]` of both on the support: `[n, k]`, or `[n, k + 1]` with the bucket last.
 

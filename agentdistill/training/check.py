@@ -17,6 +17,9 @@ from agentdistill.policies.model import CausalLM, require_same_vocabulary
 from agentdistill.signals import Method
 from agentdistill.signals.method import preset_schedule
 from agentdistill.signals.registry import PROVISIONS
+from agentdistill.training.mixed import check_mixed
+from agentdistill.training.panel import ASSIGNMENTS, check_assignment
+from agentdistill.training.stored_check import check_stored
 from agentdistill.view import load as load_view
 
 REFERENCE = frozenset({"reference", "reference-distribution"})
@@ -85,8 +88,8 @@ def required_tasks(config: Experiment) -> list[tuple[str, int | None]]:
     wanted: list[tuple[str, int | None]] = [(config.env.split, None), (config.eval.split, config.eval.tasks)]
     if config.eval.every:
         wanted.append((config.eval.every_split, config.eval.every_tasks))
-    for section in (config.student, config.teacher):
-        if section is not None and section.sft is not None and section.sft.eval_every:
+    for section in (config.student, *config.teacher_roles.values()):
+        if section.sft is not None and section.sft.eval_every:
             wanted.append(("valid", section.sft.eval_tasks))
     return wanted
 
@@ -110,26 +113,31 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
     Raises:
         UserError: naming both sides of what does not fit.
     """
+    check_stored(config, method)
     _check_models(config)
     _check_providers(config, method)
     _check_schedule(config)
-    if config.teacher is None and schedule.needs_teacher:
-        raise UserError(
-            f"schedule {config.schedule!r} listens to the divergence from a teacher, and there is no teacher section"
-        )
-    if config.train.rollouts == 1 and method.rewarded:
+    _check_teachers(config, schedule)
+    check_mixed(config, method)
+    played = config.rollouts is None  # stored groups are counted when the store is read (`StoredEpisodes.require`)
+    if played and config.train.rollouts == 1 and method.rewarded:
         raise UserError(
             f"method {config.method!r} compares rollouts of one task (rl: {method.rl.name}), and train.rollouts is 1; "
             "set it to 2 or more"
         )
-    for section in (config.student, config.teacher):
-        if section is not None and is_tiny(section.model) and section.sft is None:
+    if played and config.train.rollouts == 1 and "groups" in method.needs:
+        raise UserError(
+            f"method {config.method!r} needs {PROVISIONS['groups']} ({method.wanting('groups')}), and train.rollouts is 1; "
+            "set it to 2 or more"
+        )
+    for section in (config.student, *config.teacher_roles.values()):
+        if is_tiny(section.model) and section.sft is None:
             raise UserError(f"model '{section.model}' starts from random weights; give it an sft section")
 
 
 def _check_models(config: Experiment) -> None:
     """Refuse model references that mean nothing in their place."""
-    for section in (config.student, config.teacher, config.reference):
+    for section in (config.student, *config.teacher_roles.values(), config.reference):
         if section is not None and section.model not in OWN_WEIGHTS:
             check_reference(section.model)
     if config.student.model in OWN_WEIGHTS:
@@ -145,6 +153,22 @@ def _check_models(config: Experiment) -> None:
         raise UserError(f"reference.model '{model}' would be random weights; name the folder of a trained model, or 'initial'")
 
 
+def _check_teachers(config: Experiment, schedule: Schedule) -> None:
+    """Refuse a schedule that listens to a teacher where there is none, and teachers that cannot sit side by side."""
+    if not config.teacher_roles and schedule.needs_teacher:
+        raise UserError(
+            f"schedule {config.schedule!r} listens to the divergence from a teacher, and there is no teacher section"
+        )
+    if config.teachers:
+        check_assignment(ASSIGNMENTS.resolve(config.assign), list(config.teachers))
+    averages = [name for name, section in config.teachers.items() if section.model == "ema"]
+    if len(averages) > 1:
+        raise UserError(
+            f"teachers {averages[0]} and {averages[1]} are both 'ema', and a run keeps one moving average; make one of them "
+            "'initial', 'live' or another model"
+        )
+
+
 def _check_schedule(config: Experiment) -> None:
     """Refuse a preset that is a curriculum under another one, as where the method alone was overridden."""
     own = preset_schedule(config.method)
@@ -158,9 +182,17 @@ def _check_schedule(config: Experiment) -> None:
 
 def _check_providers(config: Experiment, method: Method) -> None:
     """Refuse a method that needs scores which no section provides. Without a reference nothing else may stand in for it."""
+    stored = config.rollouts
+    if stored is not None and stored.reference and "reference-distribution" in method.needs:
+        raise UserError(
+            f"{method.wanting('reference-distribution')} needs {PROVISIONS['reference-distribution']}, and rollouts.reference "
+            f"'{stored.reference}' gives stored scores of sampled tokens only; name a reference section instead"
+        )
     for section, needs in (("teacher", {"teacher", "distribution", "topk"}), ("reference", REFERENCE)):
+        if stored is not None and (stored.scorer if section == "teacher" else stored.reference):
+            continue  # `check_stored` knows what is stored
         missing = sorted(method.needs & needs)
-        if missing and getattr(config, section) is None:
+        if missing and not (config.teacher_roles if section == "teacher" else config.reference):
             raise UserError(
                 f"method {config.method!r} needs a {section}'s scores, and the experiment has no {section} section "
                 f"({method.wanting(missing[0])} asks for {PROVISIONS[missing[0]]})"

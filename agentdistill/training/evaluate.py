@@ -36,6 +36,19 @@ def evaluate(
     return clustered([won[i : i + samples] for i in range(0, len(won), samples)]), played
 
 
+def rates_by_type(played: Sequence[Trajectory]) -> dict[str, Rate]:
+    """Success by `Trajectory.task_type`, in order of their names, each with its own interval; empty where there are not two.
+
+    Episodes of one task, which share a group, are one task to the interval.
+    """
+    outcomes: dict[str, dict[int, list[bool]]] = {}
+    for t in played:
+        outcomes.setdefault(t.task_type, {}).setdefault(t.group, []).append(t.success)
+    if len(outcomes) < 2:
+        return {}
+    return {kind: clustered(list(tasks.values())) for kind, tasks in sorted(outcomes.items())}
+
+
 def stop_reasons(trajectories: Sequence[Trajectory]) -> dict[str, int]:
     """How often each stop reason occurred, most frequent first."""
     counts = Counter(str(t.stop_reason) for t in trajectories)

@@ -35,7 +35,24 @@ def agreement(scored: Scored) -> dict[str, Any]:
         "tokens_by_turn": count.tolist(),
         "kl_by_step": table.mean_by_index("step", scored.kl)[0].tolist(),
         "log_ratio_sum": float(table.sum_by_trajectory(ratio, mask).mean()),
-    }
+    } | _by_teacher(scored)
+
+
+def _by_teacher(scored: Scored) -> dict[str, Any]:
+    """Where there are several teachers: the KL from each on the tokens that it scored, and its share of them."""
+    table = scored.table
+    theirs = {name: table.mask & ~np.isnan(table[name]) for name in table.names if name.startswith("teacher:")}
+    if not theirs:
+        return {}
+    share = {name.removeprefix("teacher:"): float(mine.sum() / max(1, table.mask.sum())) for name, mine in theirs.items()}
+    kl = {name.removeprefix("teacher:"): _mean(scored.kl, mine) for name, mine in theirs.items()}
+    return {"kl_by_teacher": kl, "share_by_teacher": share}
+
+
+def drift(scored: Scored) -> float:
+    """How far the student is from who sampled the tokens: mean of `log π_sampler − log π` in nats, an estimate of their KL."""
+    table = scored.table
+    return _mean(table["sampler"] - table["recomputed"], table.mask)
 
 
 def weighting(scored: Scored, streams: Streams) -> dict[str, Any]:

@@ -26,12 +26,15 @@ from agentdistill.seeds import derive, permutation
 from agentdistill.signals import Method, Streams
 from agentdistill.store import Store
 from agentdistill.training.evaluate import env_failures, stop_reasons
-from agentdistill.training.health import agreement, norm, require_signal, silent_gradient, terms, token_shares, weighting
+from agentdistill.training.health import agreement, drift, norm, require_signal, silent_gradient, terms, token_shares, weighting
 from agentdistill.training.journal import Journal
+from agentdistill.training.mixed import authors, own_turns
 from agentdistill.training.optim import adamw, apply_step, lr_factor
+from agentdistill.training.panel import Panel
 from agentdistill.training.progress import damaged
 from agentdistill.training.score import Scored, score, trainable
 from agentdistill.training.state import load_state, require_finite, save_state
+from agentdistill.training.stored import StoredEpisodes
 from agentdistill.training.teachers import MovingAverage
 from agentdistill.training.update import Totals, accumulate
 from agentdistill.trajectory import FloatArray, Trajectory
@@ -42,10 +45,13 @@ _BATCH = re.compile(r"iter-([0-9]+)")
 
 @dataclass(slots=True)
 class Roles:
-    """Who takes part in the loop. `average` is the teacher's model, where it follows the student."""
+    """Who takes part in the loop. `average` is the teacher's model, where it follows the student.
+
+    `stored` gives the episodes, where none are played.
+    """
 
     student: CausalLM
-    teacher: TeacherScorer | None
+    teacher: TeacherScorer | Panel | None
     method: Method
     schedule: Schedule
     rollout: Rollout
@@ -53,6 +59,7 @@ class Roles:
     recorded: Recorded = field(default_factory=Recorded)
     reference: TeacherScorer | None = None
     average: MovingAverage | None = None
+    stored: StoredEpisodes | None = None
 
 
 def distil(
@@ -115,17 +122,17 @@ def _iteration(
     clock.generate = clock.environment = 0.0
     roles.rollout.sampler.version = (iteration - 1) * config.train.epochs * config.train.minibatches
     batch = f"iter-{iteration:06d}"
-    tasks = plan_tasks(config, roles, iteration, say)
+    tasks = plan_tasks(config, roles, iteration, say) if roles.stored is None else []
     planned = time.perf_counter()
-    played = roles.rollout.run(tasks, config.sampling, batch)
-    rows = trainable(played)
+    played = roles.rollout.run(tasks, config.sampling, batch) if roles.stored is None else roles.stored.take(iteration)
+    rows = trainable(played, authors(config))
     if not rows:
         faults = env_failures(played)
         raise UserError(f"iteration {iteration} gave no trainable episode" + (f": {faults[0]}" if faults else ""))
     rolled = time.perf_counter()
     scored = score(
         roles.student, roles.teacher, rows, config.train.token_budget, config.train.old_logprobs, roles.method.measures,
-        roles.reference,
+        roles.reference, authors(config),
     )  # fmt: skip
     scored_at = time.perf_counter()
     streams = roles.method.apply(scored.table, iteration)
@@ -137,10 +144,12 @@ def _iteration(
     kl_by_turn = scored.table.mean_by_index("turn", scored.kl)[0] if roles.teacher is not None else np.empty(0)
     roles.schedule.observe(kl_by_turn.tolist(), iteration)
     record |= batch_metrics(played, rows, scored, streams, roles.teacher is not None)
+    if roles.stored is not None:
+        record |= {"passes": roles.stored.passes(iteration), "drift": drift(scored)}
     record["without_expert"] = sum(t.without_expert for t in tasks)
     record["depth"] = min((t.max_turns for t in tasks if t.max_turns is not None), default=None)
     journal.metric("iteration", iteration=iteration, **record)
-    if config.train.keep_rollouts:
+    if config.train.keep_rollouts and roles.stored is None:
         store.write(batch, played)
     total = time.perf_counter() - began
     journal.timing(
@@ -170,6 +179,7 @@ def plan_tasks(config: Experiment, roles: Roles, iteration: int, say: Callable[[
                     max_turns=cut.max_turns if cut.max_turns < limit else None,
                     prefix=tuple((expert or [])[: cut.prefix_turns]),
                     without_expert=roles.schedule.needs_expert and expert is None,
+                    own_turns=own_turns(config, iteration, i, k),
                 )
             )
     return out
@@ -234,9 +244,9 @@ def _update(
 
 
 def _agrees_at_first(config: Experiment, method: Method) -> bool:
-    """Whether the teacher is the student as it was and holds it there while a reward moves it: it says nothing new at first."""
-    teacher = config.teacher
-    return teacher is not None and teacher.model in ("initial", "ema") and not teacher.privileged and method.rewarded
+    """Whether a teacher is the student as it was and holds it there while a reward moves it: it says nothing new at first."""
+    held = [each.model in ("initial", "ema") and not each.privileged for each in config.teacher_roles.values()]
+    return any(held) and method.rewarded
 
 
 def _parts(order: Sequence[int], k: int) -> list[Sequence[int]]:
@@ -251,15 +261,16 @@ def batch_metrics(
     """What a line of `metrics.jsonl` says of one batch of rollouts."""
     table = scored.table
     out: dict[str, Any] = agreement(scored) | weighting(scored, streams) if has_teacher else {}
-    gap = np.abs(table["recomputed"] - table["sampler"])[table.mask]
+    gap = np.abs(table["recomputed"] - table["sampler"])[table.mask & (table["own"] > 0)]
     return out | {
         "token_shares": token_shares(scored, streams),
         "entropy": float(table["entropy"][table.mask].mean()),
-        "sampler_gap": float(gap.max()),
+        "sampler_gap": float(gap.max(initial=0.0)),
         "success": float(np.mean([t.success for t in played])),
         "reward": float(np.mean([t.reward for t in played])),
         "turns": float(np.mean([len(t.turns) for t in played])),
         "prefix_turns": float(np.mean([t.prefix_turns for t in played])),
+        "teacher_turns": float(np.mean([sum(turn.author == "teacher" for turn in t.turns) for t in played])),
         "action_tokens": int(streams.mask.sum()),
         "tool_calls": sum(len(turn.tool_calls) for t in played for turn in t.turns),
         "tool_errors": sum(not c.ok for t in played for turn in t.turns for c in turn.tool_calls),

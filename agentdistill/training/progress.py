@@ -12,7 +12,8 @@ from agentdistill.training.integrity import RESTORE
 from agentdistill.wording import sentence
 
 STAGES = (
-    "tokenizer", "sft-teacher", "sft-student", "eval-teacher", "eval-student", "eval-before", "train", "eval-after", "summary",
+    "tokenizer", "sft-teacher", "sft-student", "eval-teacher", "eval-student", "eval-before", "rollouts",
+    "train", "eval-after", "summary",
 )  # fmt: skip
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Log = Literal["metrics.jsonl", "timings.jsonl"]

@@ -19,6 +19,7 @@ from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.training.check import REFERENCE, check_pair, require_given
 from agentdistill.training.journal import write_atomic
+from agentdistill.training.panel import ASSIGNMENTS, Panel, Seat
 from agentdistill.training.session import Session
 from agentdistill.training.teachers import DECAY, MovingAverage, frozen_copy
 
@@ -52,7 +53,7 @@ def train(config: Experiment, folder: Path, *, resume: bool = False, say: Callab
 def _run(session: Session) -> Run:
     config = session.config
     session.require_tasks()
-    if config.teacher is not None and config.teacher.privileged:
+    if any(section.privileged for section in config.teacher_roles.values()):
         session.require_plan()
     if config.sampling.temperature != 1 or config.sampling.top_p != 1 or config.sampling.top_k:
         session.say(
@@ -60,75 +61,105 @@ def _run(session: Session) -> Run:
         )
     models = _models(session)
     rates: dict[str, Rate] = {}
-    scorers = _scorers(session, models)
-    if models.teacher is not None and config.eval.tasks and config.teacher is not None and not config.teacher.own:
-        rates["teacher"] = session.measure("teacher", models.teacher)
+    teacher, reference = _teacher(session, models), _reference(session, models)
+    for role, section in config.teacher_roles.items():
+        if config.eval.tasks and not section.own:
+            rates[role] = session.measure(role, models.teachers[role])
     rates["before"] = session.measure("before", models.student)
     average = None
-    if models.teacher is not None and config.teacher is not None and config.teacher.model == "ema":
-        average = MovingAverage(models.teacher, DECAY if config.teacher.decay is None else config.teacher.decay)
-    session.distil(models.student, scorers["teacher"], scorers["reference"], average)
+    for role, section in config.teacher_roles.items():
+        if section.model == "ema":
+            average = MovingAverage(models.teachers[role], DECAY if section.decay is None else section.decay)
+    partner = models.teachers["teacher"] if config.mixed is not None else None
+    session.distil(models.student, teacher, reference, average, partner)
     rates["after"] = session.measure("after", models.student)
     return _summarise(session, rates)
 
 
 @dataclass(frozen=True, slots=True)
 class _Models:
-    """Who a run needs: the student, and the models that score it."""
+    """Who a run needs: the student, and the models that score it; teachers by role."""
 
     student: CausalLM
-    teacher: CausalLM | None
+    teachers: dict[str, CausalLM]
     reference: CausalLM | None
 
 
 def _models(session: Session) -> _Models:
     """Everybody, warmed up. All are loaded, and held against the student, before any is trained."""
     config = session.config
-    sections = [s for s in (config.student, config.teacher) if s is not None]
+    roles = config.teacher_roles
+    sections = [config.student, *roles.values()]
     tokenizer = session.tokenizer() if any(is_tiny(s.model) for s in sections) else None
     student = session.load("student", config.student, tokenizer)
-    teacher, reference = None, None
-    if config.teacher is not None and not config.teacher.own:
-        teacher = session.load("teacher", config.teacher, tokenizer)
-        check_pair(student, teacher, config.env.max_context)
-        if teacher.tokenizer.chat_template != student.tokenizer.chat_template:
-            session.say(f"note: teacher '{teacher.name}' was made for another chat template than the student's")
+    if session.stored is not None:
+        session.stored.meet(student)
+    teachers: dict[str, CausalLM] = {}
+    reference = None
+    for role, each in roles.items():
+        if not each.own:
+            teacher = teachers[role] = session.load(role, each, tokenizer)
+            check_pair(student, teacher, config.env.max_context)
+            if teacher.tokenizer.chat_template != student.tokenizer.chat_template:
+                session.say(f"note: teacher '{teacher.name}' was made for another chat template than the student's")
     section = config.reference if session.method.needs & REFERENCE else None
     if config.reference is not None and section is None:
         session.say(f"note: method {config.method!r} reads no reference, so '{config.reference.model}' is not loaded")
     if section is not None and section.model not in OWN_WEIGHTS:
         reference = session.load("reference", section, tokenizer)
         check_pair(student, reference, config.env.max_context, "reference")
-    if teacher is not None and config.teacher is not None:
-        session.warm_up("teacher", config.teacher, teacher)
+    for role, teacher in teachers.items():
+        session.warm_up(role, roles[role], teacher)
     session.warm_up("student", config.student, student)
-    if config.teacher is not None and teacher is None:
-        teacher = student if config.teacher.model == "live" else frozen_copy(student, config.teacher.model)
+    for role, each in roles.items():
+        if each.own:
+            teachers[role] = student if each.model == "live" else frozen_copy(student, each.model)
     if section is not None and reference is None:
         reference = frozen_copy(student, section.model)
-    return _Models(student, teacher, reference)
+    return _Models(student, teachers, reference)
 
 
-def _scorers(session: Session, models: _Models) -> dict[str, TeacherScorer | None]:
-    """Teacher and reference as scorers that give what the method needs of them."""
-    out: dict[str, TeacherScorer | None] = {}
-    for role, lm in (("teacher", models.teacher), ("reference", models.reference)):
-        scorer = None
-        if lm is not None:
-            scorer = TransformersScorer(lm, budget=session.config.train.token_budget, live=lm is models.student)
-            if lm is models.student:
-                scorer.name = "live"
-            if role == "reference":
-                scorer.name = f"reference:{scorer.name}"  # in the store, beside a teacher that may be the same model
-            require_given(session.method, role, scorer)
-        out[role] = scorer
-    return out
+def _teacher(session: Session, models: _Models) -> TeacherScorer | Panel | None:
+    """Who scores for the signal: nobody, one teacher, or a panel; each gives what the method needs."""
+    config = session.config
+    if session.stored is not None and "teacher" in session.stored.scorers:
+        return session.stored.scorers["teacher"]
+    scorers = {role: _scorer(session, models, lm) for role, lm in models.teachers.items()}
+    for scorer in scorers.values():
+        require_given(session.method, "teacher", scorer)
+    if not config.teachers:
+        return scorers.get("teacher")
+    seats = {}
+    for (name, section), scorer in zip(config.teachers.items(), scorers.values(), strict=True):
+        scorer.name = f"{name}:{scorer.name}"  # two teachers may be the same model with different training, or prompts
+        seats[name] = Seat(scorer, section.privileged)
+    choice, names = ASSIGNMENTS.resolve(config.assign), list(config.teachers)
+    places = {seed: place for place, seed in enumerate(session.seeds(config.env.split))}
+    widths = {lm.head.out_features for lm in models.teachers.values()}
+    return Panel(seats, lambda trajectory: choice(trajectory, names, places), min(widths) if len(widths) > 1 else None)
+
+
+def _reference(session: Session, models: _Models) -> TeacherScorer | None:
+    """The reference as a scorer that gives what the method needs of it."""
+    if models.reference is None:
+        return None if session.stored is None else session.stored.scorers.get("reference")
+    scorer = _scorer(session, models, models.reference)
+    scorer.name = f"reference:{scorer.name}"  # in the store, beside a teacher that may be the same model
+    require_given(session.method, "reference", scorer)
+    return scorer
+
+
+def _scorer(session: Session, models: _Models, lm: CausalLM) -> TransformersScorer:
+    scorer = TransformersScorer(lm, budget=session.config.train.token_budget, live=lm is models.student)
+    if lm is models.student:
+        scorer.name = "live"
+    return scorer
 
 
 def _summarise(session: Session, rates: dict[str, Rate]) -> Run:
     from agentdistill.report import report
 
-    order = [label for label in ("before", "after", "teacher") if label in rates]
+    order = sorted(rates, key=lambda label: label not in ("before", "after"))
     summary: dict[str, Any] = {label: rates[label].as_dict() for label in order}
     summary |= {"seconds": round(session.journal.seconds, 1), "report": str(session.folder / "report" / "index.html")}
     # Before the report: it reads the summary, and if it fails the run's results must not be lost with it.

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from agentdistill.errors import UserError, nearest
 from agentdistill.policies.base import ScoreRequest, TeacherScorer, TeacherScores
 from agentdistill.policies.model import CausalLM, chunk_rows, pad_right, token_budget_batches
 from agentdistill.signals import TokenTable
 from agentdistill.signals.divergence import reverse_kl
 from agentdistill.signals.parts import common_vocabulary
 from agentdistill.signals.registry import Measure
-from agentdistill.trajectory import FloatArray, IntArray, Scores, StopReason, Trajectory
+from agentdistill.training.panel import Panel
+from agentdistill.trajectory import STUDENT, Author, FloatArray, IntArray, Scores, StopReason, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +55,42 @@ class Scored:
         return values
 
 
-def trainable(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-    """Trajectories that may carry loss: those with student tokens whose environment did not fail."""
-    return [t for t in trajectories if t.stop_reason != StopReason.ENV_ERROR and t.n_action_tokens > 0]
+def trainable(trajectories: Sequence[Trajectory], authors: Collection[Author] = STUDENT) -> list[Trajectory]:
+    """Trajectories that may carry loss: those with tokens of the authors whose environment did not fail."""
+    return [t for t in trajectories if t.stop_reason != StopReason.ENV_ERROR and t.written(authors) > 0]
 
 
 def score(
     student: CausalLM,
-    teacher: TeacherScorer | None,
+    teacher: TeacherScorer | Panel | None,
     trajectories: Sequence[Trajectory],
     budget: int,
     old: str = "trainer",
     measures: Mapping[str, Measure] | None = None,
     reference: TeacherScorer | None = None,
+    authors: Collection[Author] = STUDENT,
 ) -> Scored:
     """Score a batch and put the teacher's and the reference's scores beside each trajectory, under their names.
 
     Args:
         student: the policy being trained, at the weights that sampled.
-        teacher: None for methods without one.
+        teacher: None for methods without one. Of a panel each trajectory is scored by the teacher it is assigned to: the column
+            `teacher` holds what that one says, and a column `teacher:<name>` each one's own share, NaN elsewhere.
         trajectories: `trainable` ones.
         budget: rows × longest in one pass, in tokens.
         old: `trainer` recomputes the student's log-probs here; `sampler` takes the stored ones.
         measures: what the method reads beside `rkl`, computed wherever the teacher gives distributions.
         reference: scores the tokens as the student saw them, without the teacher's prompt; None for methods without one.
+        authors: whose tokens carry loss. What is put beside a trajectory is of the student's tokens only.
     """
-    columns, sequences = _columns(trajectories)
-    answers = teacher.score([s.teacher for s in sequences]) if teacher is not None else None
-    references = reference.score([ScoreRequest(s.ids.tolist(), s.targets.tolist()) for s in sequences]) if reference else None
+    columns, sequences = _columns(trajectories, authors)
+    plain = [ScoreRequest(s.ids.tolist(), s.targets.tolist()) for s in sequences]
+    panel = Panel.of(teacher) if teacher is not None and not isinstance(teacher, Panel) else teacher
+    owners = [panel.assign(t) for t in trajectories] if panel else []
+    answers = panel.score([owners[s.trajectory] for s in sequences], [s.teacher for s in sequences], plain) if panel else None
+    references = reference.score(plain) if reference else None
     n = len(columns["trajectory"])
-    exact = teacher is not None and "distribution" in teacher.capabilities
+    exact = panel is not None and "distribution" in panel.capabilities
     measured = {"rkl": reverse_kl, **(measures or {})} if exact else {}
     names = ("logprob", "entropy", *measured)
     fresh: dict[str, FloatArray] = {name: np.full(n, np.nan) for name in names}
@@ -91,10 +99,17 @@ def score(
     columns["logprob"] = columns["sampler"] if old == "sampler" else fresh["logprob"]
     columns["entropy"] = fresh["entropy"]
     columns["recomputed"] = fresh["logprob"]
-    for name, scorer, given in (("teacher", teacher, answers), ("reference", reference, references)):
-        if scorer is not None and given is not None:
-            columns[name] = _spread(n, sequences, [answer.logprobs for answer in given])
-            _attach(trajectories, columns, columns[name], scorer.name, given, sequences)
+    if panel and answers is not None:
+        columns["teacher"] = _spread(n, sequences, [answer.logprobs for answer in answers])
+        _attach(
+            trajectories, columns, columns["teacher"], [panel.seats[owner].scorer.name for owner in owners], answers, sequences
+        )
+        for owner in panel.seats if len(panel.seats) > 1 else ():
+            mine = np.array([each == owner for each in owners])[columns["trajectory"]]
+            columns[f"teacher:{owner}"] = np.where(mine, columns["teacher"], np.nan)
+    if reference is not None and references is not None:
+        columns["reference"] = _spread(n, sequences, [answer.logprobs for answer in references])
+        _attach(trajectories, columns, columns["reference"], [reference.name] * len(trajectories), references, sequences)
     columns |= {name: fresh[name] for name in measured}
     return Scored(TokenTable(columns), sequences, answers, references)
 
@@ -107,17 +122,19 @@ def _spread(n: int, sequences: Sequence[Segment], values: Sequence[torch.Tensor]
     return out
 
 
-def _columns(trajectories: Sequence[Trajectory]) -> tuple[dict[str, Any], list[Segment]]:
-    """The table's stored columns, and every segment that holds student tokens."""
+def _columns(trajectories: Sequence[Trajectory], authors: Collection[Author]) -> tuple[dict[str, Any], list[Segment]]:
+    """The table's stored columns, and every segment that holds tokens of the authors."""
     parts: dict[str, list[Any]] = {}
     sequences: list[Segment] = []
     offset = 0
     for index, trajectory in enumerate(trajectories):
-        stream = trajectory.stream()
+        stream = trajectory.stream(authors)
         n = len(stream.ids)
+        students = [k for k, turn in enumerate(trajectory.turns) if turn.author == "student"]
         row = {
             "trajectory": np.full(n, index), "turn": stream.turn, "step": stream.step, "is_action": stream.is_action,
-            "logprobs_t1": stream.logprobs_t1, "reward": np.full(n, trajectory.reward), "group": np.full(n, trajectory.group),
+            "own": stream.is_action & np.isin(stream.turn, students), "logprobs_t1": stream.logprobs_t1,
+            "reward": np.full(n, trajectory.reward), "group": np.full(n, trajectory.group),
         }  # fmt: skip
         for name, values in row.items():
             parts.setdefault(name, []).append(values)
@@ -131,6 +148,50 @@ def _columns(trajectories: Sequence[Trajectory]) -> tuple[dict[str, Any], list[S
                 sequences.append(Segment(index, ids, targets, offset + where[targets], own))
         offset += n
     return {name: np.concatenate(values) for name, values in parts.items()}, sequences
+
+
+def sequences_of(trajectories: Sequence[Trajectory], authors: Collection[Author] = STUDENT) -> list[Segment]:
+    """Every segment that holds tokens of the authors, in the order of the trajectories: what scorers are asked about."""
+    return _columns(trajectories, authors)[1]
+
+
+def stored_table(trajectories: Sequence[Trajectory], scorers: Mapping[str, str]) -> TokenTable:
+    """The token table as far as stored numbers go: no model is asked. `logprob` is the sampler's, at temperature 1.
+
+    Args:
+        trajectories: `trainable` ones.
+        scorers: whose stored scores fill a column, such as `teacher`.
+
+    Raises:
+        UserError: for a trajectory without scores by one of them, or with another number of them than of student tokens.
+    """
+    columns, _ = _columns(trajectories, STUDENT)
+    columns["sampler"] = columns["logprob"] = columns["recomputed"] = columns.pop("logprobs_t1")
+    for name, scorer in scorers.items():
+        column = np.full(len(columns["trajectory"]), np.nan)
+        column[columns["is_action"]] = np.concatenate([scores_by(scorer, each).logprobs for each in trajectories])
+        columns[name] = column
+    return TokenTable(columns)
+
+
+def scores_by(scorer: str, trajectory: Trajectory) -> Scores:
+    """A scorer's scores of a trajectory, one a student token.
+
+    Raises:
+        UserError: when there are none, or not one a token: a shorter list would be taken for all tokens' scores.
+    """
+    if scorer not in trajectory.scores:
+        raise UserError(
+            f"trajectory '{trajectory.id}' has no scores by '{scorer}'{nearest(scorer, trajectory.scores)}; "
+            "add them with `agentdistill score`"
+        )
+    scores, n = trajectory.scores[scorer], trajectory.n_action_tokens
+    if len(scores.logprobs) != n:
+        raise UserError(
+            f"trajectory '{trajectory.id}' has {n} student tokens and {len(scores.logprobs)} scores by '{scorer}'; "
+            "score it again"
+        )
+    return scores
 
 
 def _teacher_view(ids: IntArray, targets: IntArray, n_prompt: int, prompt: list[int] | None) -> ScoreRequest:
@@ -176,15 +237,17 @@ def _attach(
     trajectories: Sequence[Trajectory],
     columns: Mapping[str, Any],
     logprobs: FloatArray,
-    name: str,
+    names: Sequence[str],
     answers: Sequence[TeacherScores],
     sequences: Sequence[Segment],
 ) -> None:
-    """Put one scorer's `logprobs` `[n]` and entropies, where it gives them, beside each trajectory."""
+    """Put `logprobs` `[n]` and entropies, where they were given, beside each trajectory under its scorer's name."""
     entropies = [torch.full_like(a.logprobs, torch.nan) if a.entropy is None else a.entropy for a in answers]
     entropy = _spread(len(logprobs), sequences, entropies)
-    actions = np.flatnonzero(columns["is_action"])
+    actions = np.flatnonzero(columns["own"])
     starts = np.searchsorted(columns["trajectory"][actions], np.arange(1, len(trajectories)))
-    for trajectory, rows in zip(trajectories, np.split(actions, starts), strict=True):
+    for trajectory, name, rows in zip(trajectories, names, np.split(actions, starts), strict=True):
+        if len(rows) != trajectory.n_action_tokens:
+            continue  # only somebody else's tokens were scored
         has_entropy = bool(np.isfinite(entropy[rows]).all())
         trajectory.scores[name] = Scores(logprobs[rows], entropy[rows] if has_entropy else None)

@@ -21,9 +21,11 @@ from agentdistill.errors import UserError
 from agentdistill.intervals import Rate
 from agentdistill.modules import import_module
 from agentdistill.policies.base import SamplingParams, TeacherScorer
+from agentdistill.policies.identity import identify
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
+from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.pool import EnvPool, Workers
 from agentdistill.recorded import Recorded, read_records, usable, with_expert
 from agentdistill.rollout import Limits, Rollout
@@ -33,16 +35,20 @@ from agentdistill.store import Store
 from agentdistill.toolcall import DEFAULT_FORMAT
 from agentdistill.training.check import check, first_seeds, look_up, required_tasks, without_effect
 from agentdistill.training.claim import claim
-from agentdistill.training.evaluate import caveats, evaluate
+from agentdistill.training.evaluate import caveats, evaluate, rates_by_type
 from agentdistill.training.journal import Journal, write_atomic
 from agentdistill.training.loop import Roles, distil
 from agentdistill.training.meta import record_environment, record_session
+from agentdistill.training.panel import Panel
 from agentdistill.training.sft import supervise
 from agentdistill.training.state import save_model
+from agentdistill.training.stored_check import check_stored
 from agentdistill.training.teachers import MovingAverage
 from agentdistill.trajectory import Trajectory
 
 TOKENIZER_EPISODES = 64
+PINNED = "rollouts.json"
+"""Names in a run's folder the files of the store that it trains on."""
 BYTES_PER_TOKEN = 8  # more than any tokenizer trained here saves on a whole episode
 
 
@@ -58,6 +64,7 @@ class Session:
         self.schedule = curricula.load(config.schedule)
         self.view = view.load(config.env.view)
         check(config, self.method, self.schedule)
+        self.stored = check_stored(config, self.method)
         self._records = read_records(config.env.demonstrations) if config.env.demonstrations else []
         self._threads = torch.get_num_threads()
         self.journal = Journal(folder, lambda stored: claim(folder, config, stored, resume=resume))
@@ -70,7 +77,8 @@ class Session:
             env = config.env
             workers = Workers(env.workers, env.timeout, env.recycle, env.memory, [env.module] if env.module else [])
             self.pool = EnvPool(env.id, env.options, workers=workers)
-            record_environment(folder, self.pool.run_metadata())
+            for note in record_environment(folder, self.pool.run_metadata()):
+                self.say(note)
             self.limits = Limits(env.max_turns, env.max_context, env.overflow, env.window, self.view)
             self._demonstrations: dict[tuple[object, ...], list[Example]] = {}
         except BaseException:
@@ -99,7 +107,12 @@ class Session:
 
     def require_tasks(self) -> None:
         """Refuse splits that are missing or too small before anything is trained."""
-        look_up(self.pool.prototype(), self.config, required_tasks(self.config))
+        chosen, _ = look_up(self.pool.prototype(), self.config, required_tasks(self.config))
+        if self.stored is not None and not self.journal.done("train"):
+            path = self.folder / PINNED
+            self._pinned = self.stored.pin(path, begun=self.journal.done("rollouts"))
+            self.stored.require(self.config, self.method, chosen[self.config.eval.split])
+            self.say(str(self.stored.survey))
         if self._records:
             self.say(f"recorded demonstrations: {self.recorded}")
 
@@ -130,19 +143,22 @@ class Session:
         env = self.pool.prototype().unwrapped
         return Chat(tokenizer, getattr(env, "tools", ()), getattr(env, "call_format", DEFAULT_FORMAT))
 
-    def rollout(self, lm: CausalLM, privileged: bool = False) -> Rollout:
-        """The episode loop with a model as the policy."""
+    def rollout(self, lm: CausalLM, privileged: bool = False, partner: CausalLM | None = None) -> Rollout:
+        """The episode loop with a model as the policy, and another to go on where a task is handed over."""
         context = min(self.limits.max_context, lm.context)
         limits = dataclasses.replace(self.limits, max_context=context)
-        return Rollout(self.pool, TransformersSampler(lm), self.chat(lm.tokenizer), limits, privileged=privileged)
+        other = None if partner is None else TransformersSampler(partner)
+        return Rollout(
+            self.pool, TransformersSampler(lm), self.chat(lm.tokenizer), limits, privileged=privileged, partner=other
+        )
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of `tiny:` models: of the other role's model, or the run's own where both are tiny.
 
         The run's own is trained on expert transcripts of training tasks, once.
         """
-        for role, section in (("teacher", self.config.teacher), ("student", self.config.student)):
-            if section is not None and section.model not in OWN_WEIGHTS and not is_tiny(section.model):
+        for role, section in {**self.config.teacher_roles, "student": self.config.student}.items():
+            if section.model not in OWN_WEIGHTS and not is_tiny(section.model):
                 return load_tokenizer(self._source(role, section))
         from agentdistill.policies.tiny import train_tokenizer
 
@@ -247,7 +263,9 @@ class Session:
             self.say(note)
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, json.dumps(rate.as_dict()))
-        self.journal.metric("eval", label=label, iteration=iteration, temperature=section.temperature, **rate.as_dict())
+        kinds = {kind: each.as_dict() for kind, each in rates_by_type(played).items()}
+        more = {"by_type": kinds} if kinds else {}
+        self.journal.metric("eval", label=label, iteration=iteration, temperature=section.temperature, **rate.as_dict(), **more)
         self.journal.finish(stage, path)
         self.say(f"{label}: success {rate} on {section.split} tasks")
         return rate
@@ -259,20 +277,23 @@ class Session:
     def distil(
         self,
         student: CausalLM,
-        teacher: TeacherScorer | None,
+        teacher: TeacherScorer | Panel | None,
         reference: TeacherScorer | None = None,
         average: MovingAverage | None = None,
+        partner: CausalLM | None = None,
     ) -> None:
         """The on-policy loop; the trained student ends up under `RUN/final`.
 
         Args:
             average: the teacher, where it follows the student.
+            partner: plays on where the experiment's `mixed` section has the student stop.
         """
         path = self.folder / "final"
         if self.journal.done("train"):
             student.model.load_state_dict(load_model(str(path)).model.state_dict())
             return
-        rollout = self.rollout(student, self.config.teacher is not None and self.config.teacher.privileged)
+        privileged = any(section.privileged for section in self.config.teacher_roles.values())
+        rollout = self.rollout(student, privileged, partner)
         section = self.config.eval
         valid = self.seeds(section.every_split, section.every_tasks) if section.every else []
         params = self._eval_params()
@@ -280,10 +301,23 @@ class Session:
         def validate(iteration: int) -> Rate:
             return evaluate(rollout, valid, params, seed=self.config.seed, label="during")[0]
 
+        if self.stored is not None:
+            write_atomic(self.folder / PINNED, self._pinned)
+            self.journal.finish("rollouts", self.folder / PINNED)
+        else:
+            self._name_scorers([teacher, reference] if average is None else [reference])
         roles = Roles(
             student, teacher, self.method, self.schedule, rollout, self.seeds(self.config.env.split), self.recorded,
-            reference, average,
+            reference, average, self.stored,
         )  # fmt: skip
         distil(self.config, roles, self.journal, self.store, validate=validate, console=self.console)
         save_model(path, student)
         self.journal.finish("train", path)
+
+    def _name_scorers(self, scorers: Sequence[TeacherScorer | Panel | None]) -> None:
+        """Write into the store who its scorers are, as far as their weights stay what they are."""
+        for scorer in scorers:
+            members = [seat.scorer for seat in scorer.seats.values()] if isinstance(scorer, Panel) else [scorer]
+            for each in members:
+                if isinstance(each, TransformersScorer) and not each.live:
+                    self.store.scores(each.name).claim(identify(each.lm))

@@ -137,6 +137,7 @@ class _Tokens:
                 teacher_logprob=(lambda: column(table["teacher"])) if "teacher" in table else None,
                 teacher=self._scores(self._scored.answers, part, logits.device),
                 reference=self._scores(self._scored.references, part, logits.device),
+                reward=lambda: column(table["reward"]),
             )
             divergence = column(self._streams.kd_weight) * method.divergence_loss(parts)
             totals.divergence += float(divergence.detach().abs().sum())

@@ -48,9 +48,16 @@ class Case:
         sides = [torch.log_softmax(side, -1) for side in (self.student, self.teacher)]
         if "distribution" not in needs:
             sides = [side.gather(-1, self.ids[:, None])[:, 0] for side in sides]
+            sides = sides if "teacher" in needs else sides[:1]
         if "reference-distribution" in needs:
             sides.append(torch.log_softmax(self.reference, -1))
-        return [*sides, self.ids] if "ids" in needs else sides
+        sides = [*sides, self.ids] if "ids" in needs else sides
+        return [*sides, self.reward] if "rewards" in needs else sides
+
+    @property
+    def reward(self) -> Tensor:
+        """`[n]` 0 or 1, from the reference's logits, so that a token keeps its own however tokens and ids are ordered."""
+        return (self.reference.logsumexp(-1) > 2.9).double()
 
     def value(self) -> Tensor:
         return self.choice(*self.data())

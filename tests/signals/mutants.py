@@ -29,11 +29,11 @@ import numpy as np
 import pytest
 
 TABLE = [
-    "opd", "gopd", "iwopd", "lightning", "vopd", "selection", "tip", "gate", "kdrl", "gated", "grpo", "ratio", "trrd",
+    "opd", "gopd", "iwopd", "lightning", "vopd", "selection", "tip", "gate", "kdrl", "gated", "dckd", "grpo", "ratio", "trrd",
     "aggregate",
 ]  # fmt: skip
 VOCABULARY = [
-    "divergence", "estimators", "opsd", "logit_std", "eakl", "bdkd", "pld", "sinkd", "adpa", "support",
+    "divergence", "estimators", "opsd", "logit_std", "eakl", "bdkd", "pld", "sinkd", "adpa", "sft", "dckd", "support",
 ]  # fmt: skip
 GROUPS = [
     ("signals", TABLE, ["test_every_method.py", "test_gradient_oracles.py"]),

@@ -28,13 +28,14 @@ DISTANCES = [
 # Losses that need not be 0 anywhere.
 LOSSES = [
     "bd-kd", "pld", {"kind": "pld", "k": 3, "tail": "bucket"}, {"kind": "pld", "k": 3, "tail": "renormalise"},
-    "adpa", {"kind": "adpa", "anchor": 0.5}, {"kind": "adpa", "anchor": 1.0},
+    "adpa", {"kind": "adpa", "anchor": 0.5}, {"kind": "adpa", "anchor": 1.0}, "dckd", {"kind": "dckd", "sft": 0, "alpha": 2.0},
 ]  # fmt: skip
 # Tokens of these are not independent of each other.
 COUPLED = ["sinkd", {"kind": "sinkd", "fkl": 1.0, "rows": 3}, {"kind": "eakl", "rows": 2}]
 SAMPLED = ["k1", "k2", "k3", "abs"]
+IMITATION = ["sft"]
 FULL = [*DISTANCES, *LOSSES, *COUPLED]
-ALL = [*FULL, *SAMPLED]
+ALL = [*FULL, *SAMPLED, *IMITATION]
 
 
 def name(spec):
@@ -166,7 +167,7 @@ def test_ids_of_probability_zero_change_nothing(spec, seed, width):
     torch.testing.assert_close(gradient, case.gradient(), rtol=1e-9, atol=1e-12)
 
 
-@over([*DISTANCES, *LOSSES, *SAMPLED])
+@over([*DISTANCES, *LOSSES, *SAMPLED, *IMITATION])
 @settings(max_examples=8)
 @given(seed=st.integers(0, 1000))
 def test_a_token_does_not_depend_on_its_neighbours(spec, seed):

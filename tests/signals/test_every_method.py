@@ -38,6 +38,7 @@ ENTRIES = [
     ("gate", {"kind": "gated", "unit": "step"}, (*BOTH, "reward")),
     ("gate", {"kind": "gated", "unit": "token", "agree": 1.8, "conflict": 0.5}, (*BOTH, "reward")),
     ("gate", "sigmoid", BOTH),
+    ("gate", "paired", ("reward", "group")),
     ("rl", "none", ()),
     ("rl", "grpo", ("reward", "group")),
     ("rl", "dr-grpo", ("reward", "group")),

@@ -9,10 +9,11 @@ import pytest
 
 from agentdistill.chat import Chat
 from agentdistill.errors import UserError
+from agentdistill.intervals import clustered
 from agentdistill.policies.base import SamplingParams
 from agentdistill.rollout import Limits, Rollout
 from agentdistill.training import evaluate as module
-from agentdistill.training.evaluate import caveats, env_failures, evaluate, stop_reasons
+from agentdistill.training.evaluate import caveats, env_failures, evaluate, rates_by_type, stop_reasons
 
 
 def solver(seeds: list[int], samples: int) -> Callable[[int, int], str]:
@@ -69,6 +70,19 @@ def test_several_samples_at_temperature_0_are_refused(chat: Chat, make_rollout: 
         evaluate(rollout, [2, 3], SamplingParams(temperature=0), seed=0, label="x", samples=3)
     rate, _ = evaluate(rollout, [2, 3], SamplingParams(temperature=0), seed=0, label="x")
     assert (rate.n, rate.tasks) == (2, 2)
+
+
+def test_rates_are_told_apart_by_task_type_and_clustered_by_task(chat: Chat, make_rollout: Callable[..., Rollout]) -> None:
+    seeds = [2, 3, 4, 5, 6]
+    rollout = make_rollout(chat, solver(seeds, samples=2), Limits(max_turns=1))
+    rate, played = evaluate(rollout, seeds, SamplingParams(), seed=0, label="x", samples=2)
+    assert rates_by_type(played) == {}  # one type: the whole rate says it already
+    for t in played:
+        t.task_type = "even" if t.seed % 2 == 0 else "odd"
+    rates = rates_by_type(played)
+    assert {kind: (r.success, r.n, r.tasks) for kind, r in rates.items()} == {"even": (1.0, 6, 3), "odd": (0.0, 4, 2)}
+    assert rates["even"] == clustered([[True, True]] * 3)
+    assert rates["odd"].high > rate.low
 
 
 @pytest.mark.parametrize(("seeds", "samples"), [([], 1), ([2], 0), ([2], -1)])

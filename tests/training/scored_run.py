@@ -1,0 +1,33 @@
+"""A small finished run whose store is scored, shown under other methods, and trained from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from agentdistill import api
+
+SFT = {"demonstrations": 16, "steps": 12, "batch": 4}
+RUN: dict[str, Any] = {
+    "name": "guess",
+    "env": {"id": "lab/Guess-v0", "max_turns": 4, "max_context": 128},
+    "student": {"model": "tiny:32x1", "sft": SFT},
+    "teacher": {"model": "tiny:32x2", "sft": SFT},
+    "method": "sod",
+    "sampling": {"max_tokens": 4},
+    "train": {"iterations": 2, "tasks": 3, "rollouts": 2, "checkpoint_every": 1},
+    "eval": {"tasks": 4, "temperature": 1.0},
+}
+
+
+def play(folder: Path) -> Path:
+    """The run, in `folder`."""
+    api.train(RUN, out=folder, say=lambda _: None)
+    return folder
+
+
+def iterations(folder: Path) -> list[dict[str, Any]]:
+    """The `iteration` records of a run."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == "iteration"]
