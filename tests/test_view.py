@@ -321,4 +321,5 @@ def test_a_real_alfworld_game_in_a_window_is_shown_in_the_peers_order(chat: Chat
     assert places == sorted(places)
     assert "Step 1 was" not in prompt
     assert prompt.count("Admissible") == 1
+    assert prompts(chat, shown)[0].count(str(goal)) == 1  # the game's own words say it too
     pool.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from agentdistill.report.data import Run
 from agentdistill.report.text import Decode, pieces, shorten, visible
@@ -97,10 +99,14 @@ def mean_ratio(item: Trajectory) -> float:
     return sum(gaps) / len(gaps) if gaps else math.nan
 
 
-def load_decoder(run: Run) -> Decode | None:
-    """Decode ids with the run's tokenizer, or that of one of its models; None, and a note, where there is none that loads."""
-    found = (run.path / name for name in ("tokenizer", "final", "student") if (run.path / name / "tokenizer.json").is_file())
-    folder = next(found, run.path / "tokenizer")
+def load_decoder(run: Run, models: Sequence[Path] = ()) -> Decode | None:
+    """Decode ids with the run's tokenizer, or that of one of its models; None, and a note, where there is none that loads.
+
+    Args:
+        models: further folders to look in, after the run's own.
+    """
+    own = [run.path / name for name in ("tokenizer", "final", "student")]
+    folder = next((each for each in (*own, *models) if (each / "tokenizer.json").is_file()), run.path / "tokenizer")
     if not folder.is_dir():
         run.notes.append("There is no tokenizer in the run, so tokens are shown as ids.")
         return None

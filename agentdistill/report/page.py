@@ -41,6 +41,7 @@ class Section:
     facts: list[tuple[str, str]]
     pictures: list[Picture]
     examples: list[Example] = field(default_factory=list)
+    types: list[tuple[str, dict[str, Rate | None]]] = field(default_factory=list)
 
 
 def section(run: Run) -> Section:
@@ -49,7 +50,7 @@ def section(run: Run) -> Section:
         index_figures.kl_heat_map(run), index_figures.kl_curves(run), index_figures.step_weights(run),
         figures.depth(run), figures.training(run), figures.time_by_phase(run), figures.imitation(run),
     ]  # fmt: skip
-    return Section(run, kl_growth(run), facts(run), [picture for picture in drawn if picture], examples(run))
+    return Section(run, kl_growth(run), facts(run), [picture for picture in drawn if picture], examples(run), types(run))
 
 
 def rows(run: Run) -> list[Row]:
@@ -65,6 +66,18 @@ def rows(run: Run) -> list[Row]:
         rates = {stage: _rate(record) if isinstance(record, dict) else None for stage, record in stored.items()}
         by_temperature = {"": rates} if any(rates.values()) else {}
     return [Row(run.name, label, rates, _verdict(rates)) for label, rates in by_temperature.items()]
+
+
+def types(run: Run) -> list[tuple[str, dict[str, Rate | None]]]:
+    """Success by task type and stage, of the stages' last evaluations that tell types apart."""
+    out: dict[str, dict[str, Rate | None]] = {}
+    for stage in STAGES:
+        for record in run.evaluations(stage)[-1:]:
+            kinds = record.get("by_type")
+            for name, rate in (kinds if isinstance(kinds, dict) else {}).items():
+                if isinstance(rate, dict):
+                    out.setdefault(str(name), {})[stage] = _rate(rate)
+    return sorted(out.items())
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

@@ -110,6 +110,20 @@ def test_the_summary_holds_rates_with_intervals(page: Page) -> None:
     assert "not finished" in text
 
 
+def test_rates_by_task_type_are_shown_where_an_evaluation_tells_them_apart(make_run: Callable[..., Path]) -> None:
+    folder = make_run("typed", iterations=2, sft=False, temperatures=(1.0,))
+    assert "Success by task type" not in Page(report([folder])).text
+    won = {"success": 0.25, "low": 0.1, "high": 0.5, "n": 16, "tasks": 16}
+    typed = {"kind": "eval", "label": "after", "temperature": 1.0, **won, "by_type": {EVIL: won, "heat": "x"}}
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(typed) + "\n")
+    page = Page(report([folder]))
+    text = " ".join(page.text.split())
+    assert "Success by task type" in text
+    assert text.count("25.0 % [10.0, 50.0], n = 16") == 2  # the whole rate, and the one type's
+    assert not {"script", "img onerror"} & {tag for tag, _ in page.tags}
+
+
 def test_the_page_says_what_is_missing(page: Page) -> None:
     text = " ".join(page.text.split())
     assert "1 line of the metrics could not be read and was skipped." in text

@@ -1,0 +1,162 @@
+"""A trajectory as the page gets it: a line of the list, its text, and its numbers. Every text is untrusted and made visible.
+
+Numbers are whole ten-thousandths (of a nat, or of a weight), null where there is none: a third of what floats take, and the
+page shows three decimals.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from agentdistill.report.text import Decode, pieces, visible
+from agentdistill.trajectory import FloatArray, Scores, Trajectory, Turn
+from agentdistill.viewer.derive import Derived
+
+Json = dict[str, Any]
+SCALE = 10_000
+_LIMIT = 1e5  # nats: what is further out, and infinity, is shown as infinite
+_TAIL = re.compile(r"[-_/ .:#]*\d[\w.:-]*$")  # what tells the tasks of one type apart, behind the type
+
+
+def summary(item: Trajectory, batch: str, iteration: int | None, scorers: Sequence[str]) -> Json:
+    """What the list shows and filters by. `kl` and `kl_max` hold, a scorer, the mean and the largest mean by turn."""
+    calls = [call for turn in item.turns for call in turn.tool_calls]
+    gaps = [_by_turn(item, item.scores.get(name)) for name in scorers]
+    return {
+        "id": visible(item.id), "batch": batch, "iteration": iteration, "env": visible(item.env_id),
+        "task": visible(item.task_id), "type": task_type(item.task_id), "seed": item.seed, "success": item.success,
+        "reward": _plain(item.reward), "stop": str(item.stop_reason), "turns": len(item.turns), "tokens": item.n_action_tokens,
+        "prefix": item.prefix_turns, "calls": len(calls), "errors": sum(not call.ok for call in calls),
+        "policy": visible(item.policy), "version": item.policy_version, "temperature": _plain(item.temperature),
+        "group": item.group, "windowed": item.windowed,
+        "kl": [_mean([gap for turn in turns for gap in turn]) for turns in gaps],
+        "kl_max": [_most([_mean(turn) for turn in turns]) for turns in gaps],
+    }  # fmt: skip
+
+
+def text(item: Trajectory, decode: Decode | None) -> Json:
+    """What was said: `messages`, `error`, and turns with the pieces of text that their tokens add."""
+    return {
+        "messages": [[visible(message["role"]), visible(message["content"])] for message in item.messages],
+        "error": visible(item.error),
+        "options": visible(json.dumps(item.env_options, ensure_ascii=False)) if item.env_options else "",
+        "turns": [_said(turn, decode) for turn in item.turns],
+    }
+
+
+def numbers(item: Trajectory, derived: Derived, scorers: Sequence[str], decode: Decode | None) -> Json:
+    """What belongs to the tokens: ids, log-probs, entropies, weights, advantages, provenance; lists by turn.
+
+    Keys `scores` and `sod` are scorers by their place in `scorers`, those of `provenance` two such places.
+    """
+    place = {name: str(index) for index, name in enumerate(scorers)}
+    return {
+        "ids": [turn.action_ids for turn in item.turns],
+        "student": [tenths(turn.logprobs_t1) for turn in item.turns],
+        "sampled": [tenths(turn.logprobs) for turn in item.turns] if item.temperature != 1 else None,
+        "scores": {place[name]: _scores(item, scores, decode) for name, scores in item.scores.items()},
+        "advantage": _split(item, derived.advantage),
+        "weight": _firsts(item, derived.weight),
+        "sod": {place[name]: _firsts(item, values) for name, values in derived.sod.items()},
+        "provenance": {f"{place[a]},{place[b]}": _classes(item, v) for (a, b), v in derived.provenance.items()},
+    }
+
+
+def task_type(task_id: str) -> str:
+    """A task's id without what numbers it: `cooking` of `cooking-1116`, `boil` of `boil/3`; empty where nothing is left."""
+    return visible(_TAIL.sub("", task_id))[:60]
+
+
+def tenths(values: Iterable[float]) -> list[int | None]:
+    """Values in whole ten-thousandths; null for NaN, and ±10⁹ for what is infinite."""
+    array = np.asarray(list(values) if not isinstance(values, np.ndarray) else values, dtype=np.float64)
+    whole = np.rint(np.clip(np.nan_to_num(array, nan=0.0), -_LIMIT, _LIMIT) * SCALE).astype(np.int64).tolist()
+    return [None if lost else value for value, lost in zip(whole, np.isnan(array).tolist(), strict=True)]
+
+
+def _said(turn: Turn, decode: Decode | None) -> Json:
+    parts = [visible(piece) for piece in pieces(turn.action_ids, decode)]
+    action = visible(turn.action)
+    out: Json = {
+        "pieces": parts, "author": turn.author, "finish": turn.finish, "observation": visible(turn.observation),
+        "reward": _plain(turn.reward), "seconds": [round(turn.sample_seconds, 3), round(turn.env_seconds, 3)],
+    }  # fmt: skip
+    if action.strip() not in "".join(parts):  # no tokenizer, or an action that is more than its tokens
+        out["action"] = action
+    if turn.tool_calls:
+        out["calls"] = [
+            [visible(call.name), visible(json.dumps(call.arguments, ensure_ascii=False)), visible(call.result), call.ok]
+            for call in turn.tool_calls
+        ]
+    for flag in ("terminated", "truncated", "fresh"):
+        if getattr(turn, flag):
+            out[flag] = True
+    return out
+
+
+def _scores(item: Trajectory, scores: Scores, decode: Decode | None) -> Json:
+    out: Json = {"logprobs": _split(item, scores.logprobs), "entropy": _split(item, scores.entropy)}
+    if scores.topk_ids is not None and scores.topk_logprobs is not None and len(scores.topk_ids) == item.n_action_tokens:
+        likely = [
+            [[visible(pieces([int(token)], decode)[0]), value] for token, value in zip(ids, tenths(values), strict=True)][:5]
+            for ids, values in zip(scores.topk_ids, scores.topk_logprobs, strict=True)
+        ]
+        out["topk"] = [likely[start:end] for start, end in _spans(item)]
+    return out
+
+
+def _spans(item: Trajectory) -> list[tuple[int, int]]:
+    """Where each turn's tokens lie in stream order; (0, 0) for turns that are not the student's."""
+    out, at = [], 0
+    for turn in item.turns:
+        n = len(turn.action_ids) if turn.author == "student" else 0
+        out.append((at, at + n) if n else (0, 0))
+        at += n
+    return out
+
+
+def _split(item: Trajectory, values: FloatArray | None) -> list[list[int | None]] | None:
+    """One value a student token, by turn; None where there are not as many."""
+    if values is None or len(values) != item.n_action_tokens:
+        return None
+    whole = tenths(values)
+    return [whole[start:end] for start, end in _spans(item)]
+
+
+def _firsts(item: Trajectory, values: FloatArray | None) -> list[int | None] | None:
+    """One value a turn, for what is equal on all tokens of one."""
+    parts = _split(item, values)
+    return None if parts is None else [part[0] if part else None for part in parts]
+
+
+def _classes(item: Trajectory, values: FloatArray) -> list[int | None]:
+    return [None if start == end else int(values[start]) for start, end in _spans(item)]
+
+
+def _by_turn(item: Trajectory, scores: Scores | None) -> list[list[float]]:
+    """The finite gaps log π − log T of each turn's tokens."""
+    if scores is None or len(scores.logprobs) != item.n_action_tokens:
+        return []
+    theirs = scores.logprobs.tolist()
+    return [
+        [gap for ours, other in zip(turn.logprobs_t1, theirs[start:end], strict=False) if math.isfinite(gap := ours - other)]
+        for turn, (start, end) in zip(item.turns, _spans(item), strict=True)
+    ]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(math.fsum(values) / len(values), 5) if values else None
+
+
+def _most(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _plain(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
