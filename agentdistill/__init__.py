@@ -25,6 +25,7 @@ _VERBS = (
     "evaluate_run",
     "experiment",
     "load_run",
+    "merge",
     "record_demonstrations",
     "replay",
     "report",
