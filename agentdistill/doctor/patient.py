@@ -26,7 +26,7 @@ from agentdistill.toolcall import DEFAULT_FORMAT
 from agentdistill.training.check import REFERENCE, first_seeds
 from agentdistill.training.evaluate import env_failures
 from agentdistill.training.score import trainable
-from agentdistill.training.session import BYTES_PER_TOKEN
+from agentdistill.training.session import BYTES_PER_TOKEN, tiny_context
 from agentdistill.training.teachers import own_weights
 from agentdistill.trajectory import Trajectory
 
@@ -125,7 +125,7 @@ class Patient:
         source, config = self.source(role), self.experiment
         tokenizer = self._shared if is_tiny(source) else None
         seed = derive(config.seed, "init", role) % 2**31
-        return load_model(source, tokenizer=tokenizer, seed=seed, context=config.env.max_context)
+        return load_model(source, tokenizer=tokenizer, seed=seed, context=tiny_context(config))
 
     @functools.cached_property
     def student(self) -> CausalLM:
