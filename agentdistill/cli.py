@@ -19,6 +19,7 @@ from tyro.conf import Positional
 
 from agentdistill import stop
 from agentdistill.cli_data import Data, mapping
+from agentdistill.cli_exchange import Export, Import
 from agentdistill.errors import UserError
 
 
@@ -290,6 +291,7 @@ Verb = Verb | Annotated[Rollout, tyro.conf.subcommand("rollout")] | Annotated[Ev
 Verb = Verb | Annotated[Replay, tyro.conf.subcommand("replay")]  # type: ignore[misc]
 Verb = Verb | Annotated[Score, tyro.conf.subcommand("score")]  # type: ignore[misc]
 Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")]  # type: ignore[misc]
+Verb = Verb | Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]  # type: ignore[misc]
 Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
 

@@ -81,7 +81,7 @@ def compare(first: Sequence[Trajectory], second: Sequence[Trajectory], measure: 
     """Pair two evaluations by environment, options and task seed.
 
     Raises:
-        UserError: when they have fewer than two tasks in common.
+        UserError: when they have fewer than two tasks in common, or a reward was not told (of imported conversations).
     """
     ours, theirs = _by_task(first, measure), _by_task(second, measure)
     common = sorted(ours.keys() & theirs.keys())
@@ -150,6 +150,8 @@ def _by_task(trajectories: Sequence[Trajectory], measure: Measure) -> dict[tuple
     """The values of each task's episodes."""
     out: dict[tuple[str, str, int], list[float]] = {}
     for each in trajectories:
+        if measure == "reward" and math.isnan(each.reward):
+            raise UserError(f"trajectory '{each.id}' was imported without a reward, so rewards cannot be compared")
         key = (each.env_id, repr(sorted(each.env_options.items())), each.seed)
         out.setdefault(key, []).append(float(each.success if measure == "success" else each.reward))
     return out
