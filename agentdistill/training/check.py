@@ -11,6 +11,7 @@ from agentdistill import environment
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.curricula import Schedule
 from agentdistill.errors import UserError
+from agentdistill.loggers.registry import chosen
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import check_reference, is_tiny
 from agentdistill.policies.model import CausalLM, require_same_vocabulary
@@ -113,6 +114,7 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
     Raises:
         UserError: naming both sides of what does not fit.
     """
+    chosen(config.log.backends)
     check_stored(config, method)
     _check_models(config)
     _check_providers(config, method)

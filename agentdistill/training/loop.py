@@ -91,8 +91,8 @@ def distil(
             raise UserError(damaged(journal.folder / "progress.json", reason)) from error
     store.discard_after(lambda name: (found := _BATCH.fullmatch(name)) is not None and int(found[1]) > start)
     for iteration in range(start + 1, train.iterations + 1):
-        _iteration(config, roles, optimizer, iteration, journal, store, console.say)
-        console.tick("distil", iteration, train.iterations)
+        now = _iteration(config, roles, optimizer, iteration, journal, store, console.say)
+        console.tick("distil", iteration, train.iterations, now)
         if config.eval.every and iteration % config.eval.every == 0 and iteration < train.iterations:
             rate = validate(iteration)
             temperature = config.eval.temperature
@@ -116,7 +116,8 @@ def _iteration(
     journal: Journal,
     store: Store,
     say: Callable[[str], None],
-) -> None:
+) -> str:
+    """One round; what it came to, in a few words."""
     began = time.perf_counter()
     clock = roles.rollout.clock
     clock.generate = clock.environment = 0.0
@@ -160,6 +161,7 @@ def _iteration(
     say(_line(iteration, config.train.iterations, record, total))
     for fault in env_failures(played)[:1]:
         say(f"iteration {iteration}: {len(env_failures(played))} episode(s) lost: {fault}")
+    return _short(record, total)
 
 
 def plan_tasks(config: Experiment, roles: Roles, iteration: int, say: Callable[[str], None]) -> list[Task]:
@@ -279,6 +281,11 @@ def batch_metrics(
         "windowed": sum(t.windowed for t in played),
         "left_out": len(played) - len(rows),
     }
+
+
+def _short(record: dict[str, Any], seconds: float) -> str:
+    kl = f"KL {record['kl']:.3f}, " if "kl" in record else ""
+    return f"success {100 * record['success']:.0f} %, {kl}{record['action_tokens'] / seconds:.0f} tok/s"
 
 
 def _line(iteration: int, total: int, record: dict[str, Any], seconds: float) -> str:

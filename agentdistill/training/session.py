@@ -19,6 +19,8 @@ from agentdistill.console import Console
 from agentdistill.demonstrations import Example, demonstrate, examples, transcript
 from agentdistill.errors import UserError
 from agentdistill.intervals import Rate
+from agentdistill.loggers.hub import Hub
+from agentdistill.loggers.registry import RunInfo, chosen
 from agentdistill.modules import import_module
 from agentdistill.policies.base import SamplingParams, TeacherScorer
 from agentdistill.policies.identity import identify
@@ -38,7 +40,7 @@ from agentdistill.training.claim import claim
 from agentdistill.training.evaluate import caveats, evaluate, rates_by_type
 from agentdistill.training.journal import Journal, write_atomic
 from agentdistill.training.loop import Roles, distil
-from agentdistill.training.meta import record_environment, record_session
+from agentdistill.training.meta import record_environment, record_session, run_id
 from agentdistill.training.panel import Panel
 from agentdistill.training.sft import supervise
 from agentdistill.training.state import save_model
@@ -79,6 +81,7 @@ class Session:
             self.pool = EnvPool(env.id, env.options, workers=workers)
             for note in record_environment(folder, self.pool.run_metadata()):
                 self.say(note)
+            self.hub = self._hub()
             self.limits = Limits(env.max_turns, env.max_context, env.overflow, env.window, self.view)
             self._demonstrations: dict[tuple[object, ...], list[Example]] = {}
         except BaseException:
@@ -90,9 +93,20 @@ class Session:
         """One line of progress."""
         self.console.say(text)
 
+    def _hub(self) -> Hub:
+        """The run's logging back-ends; they hear of whatever is written from here on."""
+        log, config = self.config.log, self.config
+        specs = chosen(log.backends)
+        identity = run_id(self.folder) if specs else ""
+        about = RunInfo(self.folder, config.name, identity, log.project, log.mode, config.model_dump(mode="json"))
+        hub = Hub(specs, about, self.say)
+        self.journal.heard = hub.catch_up
+        return hub
+
     def close(self) -> None:
         """Close environments and give the folder up."""
         self.console.close()
+        self.hub.close()
         self.pool.close()
         self.journal.close()
         torch.set_num_threads(self._threads)

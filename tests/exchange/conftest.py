@@ -1,4 +1,4 @@
-"""A small finished run, a tool environment's stored episodes, and a tokenizer's folder, which the exchange tests share."""
+"""A tool environment's stored episodes, and a tokenizer's folder, which the exchange tests share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from agentdistill.pool import EnvPool
 from agentdistill.rollout import Limits, Rollout, Task
 from agentdistill.store import Store
 from agentdistill.trajectory import Scores, Trajectory
-from tests.training import scored_run
 
 LOGS = Path(__file__).parent / "logs"
 CALL = '<tool_call>\n{"name": "calculator", "arguments": {"expression": "2 + 3"}}\n</tool_call>'
@@ -25,12 +24,6 @@ SCRIPTS = (
     [CALL + "\n" + CALL, "<tool_call>broken", "\\boxed{0}"],  # two calls, a malformed one
     ["<think>\nfirst\n</think>\n\n" + CALL, "é \U0001f600", "\\boxed{5}"],  # thinking, and what no call says
 )
-
-
-@pytest.fixture(scope="session")
-def guess_run(tmp_path_factory: pytest.TempPathFactory, registered: None) -> Path:
-    """A finished run on the guessing game, which no test may change."""
-    return scored_run.play(tmp_path_factory.mktemp("guess") / "run")
 
 
 @pytest.fixture(scope="session")
