@@ -313,6 +313,8 @@ def _reading(path: Path, reader: Callable[[], R]) -> R:
     """What `reader` gives; what reading a file raises becomes a `StoreError`."""
     try:
         return reader()
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+    except StoreError:
+        raise
+    except Exception as error:  # a damaged file may hold anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"{path} is damaged or no file of scores ({reason}); delete it, and score again") from error

@@ -204,3 +204,18 @@ def test_a_part_says_what_it_holds_and_sizes_add_up_to_the_files(tmp_path: Path)
     found = sizes([first, second])
     assert sum(found.values()) == first.path.stat().st_size + second.path.stat().st_size
     assert found["topk_logprobs"] > found["logprobs"] > 0 < found["file"]
+
+
+def test_one_flipped_bit_anywhere_is_told_or_changes_nothing(tmp_path: Path) -> None:
+    store, given = scored(tmp_path, k=5)
+    (file,) = store.scores("org/strong").paths("b")
+    whole, refused = file.read_bytes(), 0
+    for place in (*range(0, len(whole), 11), *range(990, 1010)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 128]) + whole[place + 1 :])
+        try:
+            read = [t.scores["org/strong"] for t in store.read("b")[2:]]
+        except StoreError:
+            refused += 1
+        else:
+            assert all(same(a, b) for a, b in zip(read, given, strict=True)), place
+    assert refused > 100
