@@ -210,12 +210,12 @@ def test_one_flipped_bit_anywhere_is_told_or_changes_nothing(tmp_path: Path) -> 
     store, given = scored(tmp_path, k=5)
     (file,) = store.scores("org/strong").paths("b")
     whole, refused = file.read_bytes(), 0
-    for place in (*range(0, len(whole), 11), *range(990, 1010)):
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ 128]) + whole[place + 1 :])
+    for place, bit in (*((place, 1) for place in range(0, len(whole), 37)), *((999, 1 << n) for n in range(8))):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
         try:
             read = [t.scores["org/strong"] for t in store.read("b")[2:]]
         except StoreError:
             refused += 1
         else:
             assert all(same(a, b) for a, b in zip(read, given, strict=True)), place
-    assert refused > 100
+    assert refused > 40
