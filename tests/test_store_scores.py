@@ -214,7 +214,8 @@ def test_one_flipped_bit_anywhere_is_told_or_changes_nothing(tmp_path: Path) -> 
         file.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
         try:
             read = [t.scores["org/strong"] for t in store.read("b")[2:]]
-        except StoreError:
+        except StoreError as error:
+            assert file.name in str(error)
             refused += 1
         else:
             assert all(same(a, b) for a, b in zip(read, given, strict=True)), place
