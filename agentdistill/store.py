@@ -187,6 +187,15 @@ class Store:
         """
         return self._index.problems()
 
+    def score_problems(self) -> list[str]:
+        """A sentence for each file of scores that is damaged, or whose batch is another one by now.
+
+        Raises:
+            StoreError: when the store's index is damaged.
+        """
+        known = {batch: list(entry.values()) for batch, entry in self._index.read().items()}
+        return [problem for name in self.scorers() for problem in self.scores(name).problems(known)]
+
     def require_whole(self, batches: Collection[str] | None = None) -> None:
         """Refuse a store of which something is lost or altered, before anything is made of it.
 

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, unquote
@@ -145,6 +146,22 @@ class ScoreFiles:
         self._put(name, _encode(rows, sha256, k, entropy))
         return _part(self.folder / name)
 
+    def problems(self, digests: Mapping[str, Sequence[str]]) -> list[str]:
+        """A sentence for each file that cannot be read; one is in memory at a time.
+
+        Args:
+            digests: SHA-256 that a batch's file may have; any where a batch is not named.
+        """
+        found = list[str]()
+        checks: list[Callable[[], object]] = [self.identity]
+        checks += [partial(_decode, path, digests.get(_batch(path), ())) for path in sorted(self._files())]
+        for check in checks:
+            try:
+                check()
+            except StoreError as error:
+                found.append(str(error))
+        return found
+
     def drop(self, batch: str) -> None:
         """Delete the scores of a batch.
 
@@ -156,7 +173,10 @@ class ScoreFiles:
 
     def paths(self, batch: str) -> list[Path]:
         """The files of a batch, in no order."""
-        return [p for p in self.folder.glob("*@*.parquet") if p.name.rpartition("@")[0] == batch and p.name[0] != "."]
+        return [path for path in self._files() if _batch(path) == batch]
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.folder.glob("*@*.parquet") if path.name[0] != "."]
 
     def _put(self, name: str, data: bytes) -> None:
         try:
@@ -251,6 +271,10 @@ def _part(path: Path) -> Part:
         return Part(path, _start(path), n, int(about[b"scored"]), int(about[b"k"]), about[b"entropy"] == b"1")
 
     return _reading(path, read)
+
+
+def _batch(path: Path) -> str:
+    return path.name.rpartition("@")[0]
 
 
 def _start(path: Path) -> int:
