@@ -294,7 +294,7 @@ def replay(
 
 def score(
     run: str | Path, model: str, *, name: str = "", batch: str | None = None, top_k: int = 0, entropy: bool = False,
-    as_student: bool = False, token_budget: int | None = None, tokenizer: str = "", say: Say = None,
+    as_student: bool = False, token_budget: int | None = None, tokenizer: str = "", workers: int = 0, say: Say = None,
 ) -> Added:  # fmt: skip
     """Put what a model says of the stored student tokens beside them, in the same numbers that training would have used.
 
@@ -311,13 +311,15 @@ def score(
         as_student: show it the student's prompts even where a trajectory has others, with the plan, for its teacher.
         token_budget: rows × longest sequence in one pass; the run's own by default, as in training.
         tokenizer: a model with the tokenizer of the stored tokens, where the run's folder does not have it.
+        workers: processes that share the work, each with the model (on a GPU of its own, where there are several); 0: this one.
         say: takes lines of progress; the terminal by default.
 
     Returns:
         What was added: episodes, tokens, seconds, and bytes on disk by column.
 
     Raises:
-        UserError: for an unknown run, batch or model, another vocabulary, or a name that is another model's.
+        UserError: for an unknown run, batch or model, another vocabulary, or a name that is another model's or that another
+            process is adding scores under.
     """
     store = load_run(run)
     batches = store.batches()
@@ -326,7 +328,7 @@ def score(
         batches = [batch]
     return score_run(
         Path(run), name or model, model, batches, top_k=top_k, entropy=entropy, as_student=as_student,
-        token_budget=token_budget, tokenizer=tokenizer, say=say,
+        token_budget=token_budget, tokenizer=tokenizer, workers=workers, say=say,
     )  # fmt: skip
 
 
