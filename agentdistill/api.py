@@ -15,13 +15,12 @@ from agentdistill.compare import Comparison, Measure, rates
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
 from agentdistill.datasets import data_import, data_list, data_verify
-from agentdistill.errors import StoreError, UserError
+from agentdistill.errors import UserError
 from agentdistill.intervals import Rate
 from agentdistill.modules import import_module
 from agentdistill.policies.load import is_tiny, load_model
-from agentdistill.pool import EnvPool, Workers
+from agentdistill.pool import EnvPool
 from agentdistill.recording import record_demonstrations
-from agentdistill.replay import Replayer
 from agentdistill.replay import Report as ReplayReport
 from agentdistill.report import report
 from agentdistill.rollout import Task
@@ -31,6 +30,7 @@ from agentdistill.store import Store
 from agentdistill.training.check import check, look_up, required_tasks, without_effect
 from agentdistill.training.evaluate import caveats, evaluate, rates_by_type, stop_reasons
 from agentdistill.training.journal import write_atomic
+from agentdistill.training.replay_run import module_of, replay_run
 from agentdistill.training.run import Run
 from agentdistill.training.run import train as train_run
 from agentdistill.training.score_run import score_run
@@ -286,29 +286,15 @@ def replay(
     Raises:
         UserError: when there is no such run or batch, or an environment cannot be made.
     """
-    store, tell = load_run(run), say or print
-    if named := module or _module_of(Path(run)):
-        import_module(located(named, Path.cwd()))
-    out = ReplayReport(problems=[] if batch else store.problems())
-    with Replayer(Workers(workers) if workers else None, lambda difference: tell(str(difference))) as replayer:
-        for name in [batch] if batch else store.batches():
-            try:
-                stored = store.read(name, ())
-            except StoreError as error:
-                if batch:
-                    raise
-                out.problems.append(str(error))
-                continue
-            found = replayer.replay(stored)
-            out.episodes += found.episodes
-            out.differences += found.differences
-            tell(f"{name}: {found.episodes} episodes replayed, {len(found.differences)} differ")
-    return out
+    store = load_run(run)
+    if batch is not None:
+        store.size(batch)  # refuses an unknown one
+    return replay_run(Path(run), store, None if batch is None else [batch], module, workers, say or print)
 
 
 def score(
     run: str | Path, model: str, *, name: str = "", batch: str | None = None, top_k: int = 0, entropy: bool = False,
-    as_student: bool = False, token_budget: int | None = None, tokenizer: str = "", say: Say = None,
+    as_student: bool = False, token_budget: int | None = None, tokenizer: str = "", workers: int = 0, say: Say = None,
 ) -> Added:  # fmt: skip
     """Put what a model says of the stored student tokens beside them, in the same numbers that training would have used.
 
@@ -325,13 +311,15 @@ def score(
         as_student: show it the student's prompts even where a trajectory has others, with the plan, for its teacher.
         token_budget: rows × longest sequence in one pass; the run's own by default, as in training.
         tokenizer: a model with the tokenizer of the stored tokens, where the run's folder does not have it.
+        workers: processes that share the work, each with the model (on a GPU of its own, where there are several); 0: this one.
         say: takes lines of progress; the terminal by default.
 
     Returns:
         What was added: episodes, tokens, seconds, and bytes on disk by column.
 
     Raises:
-        UserError: for an unknown run, batch or model, another vocabulary, or a name that is another model's.
+        UserError: for an unknown run, batch or model, another vocabulary, or a name that is another model's or that another
+            process is adding scores under.
     """
     store = load_run(run)
     batches = store.batches()
@@ -340,7 +328,7 @@ def score(
         batches = [batch]
     return score_run(
         Path(run), name or model, model, batches, top_k=top_k, entropy=entropy, as_student=as_student,
-        token_budget=token_budget, tokenizer=tokenizer, say=say,
+        token_budget=token_budget, tokenizer=tokenizer, workers=workers, say=say,
     )  # fmt: skip
 
 
@@ -366,7 +354,7 @@ def branch(
         UserError: when the run, the batch or the model is missing, or no episode goes on after that turn.
     """
     source, folder = Path(run), _new_result(out, "store/branch.parquet")
-    config = _as_played(source, policy, module or _module_of(source), workers, seed)
+    config = _as_played(source, policy, module or module_of(source), workers, seed)
     parents = _evaluation(f"{run}:{batch}" if batch else str(run))
     session = Session(config, folder, resume=True, say=say)
     try:
@@ -476,15 +464,6 @@ def _evaluation(name: str) -> list[Trajectory]:
         there = f"; it holds {', '.join(known[:4])}" if known else ""
         raise UserError(f"'{name}' holds no evaluation{there}; name a batch as FOLDER:BATCH")
     return store.read(chosen)
-
-
-def _module_of(folder: Path) -> str:
-    """The module that a run's experiment imports, or an empty string."""
-    try:
-        module = yamltext.read((folder / "experiment.yaml").read_text(encoding="utf-8"))["env"]["module"]
-    except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError):
-        return ""
-    return str(module or "")
 
 
 def load_run(folder: str | Path) -> Store:

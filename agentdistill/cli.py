@@ -240,6 +240,8 @@ class Score:
     """Rows times longest sequence in one pass (default: the run's own)."""
     tokenizer: str = ""
     """A model with the tokenizer of the stored tokens, where the run's folder does not have it."""
+    workers: int = 0
+    """Processes that share the work, each with the model; 0: this one."""
     what_if: str = ""
     """Show the weights and advantages of another method, such as method=sod,delta=0.5; nothing is trained."""
     out: str | None = None
@@ -255,7 +257,7 @@ class Score:
         if self.out is not None and not self.what_if:
             raise UserError("--out is for what --what-if shows, and nothing is asked by it; the scores go into the run's store")
         if model:
-            fields = ("batch", "top_k", "entropy", "as_student", "token_budget", "tokenizer")
+            fields = ("batch", "top_k", "entropy", "as_student", "token_budget", "tokenizer", "workers")
             api.score(self.run_folder, model, name=name, **{field: getattr(self, field) for field in fields})
         if self.what_if:
             found = api.what_if(self.run_folder, self.what_if, scorer=name, batch=self.batch, out=self.out)
@@ -305,7 +307,10 @@ def main(argv: list[str] | None = None) -> int:
         command = _command(words)
         importlib.import_module("agentdistill.api")  # torch and the rest, which every verb needs
         resumes = isinstance(command, Sft) or (isinstance(command, Train) and not command.dry_run)
-        stop.command.gently("; go on from the last checkpoint with --resume" if resumes else "")
+        hint = "; go on from the last checkpoint with --resume" if resumes else ""
+        if isinstance(command, Score) and command.scorer:
+            hint = "; what is scored is stored, and the same command goes on with the rest"
+        stop.command.gently(hint)
         command.run()
         sys.stdout.flush()
     except UserError as error:
