@@ -57,6 +57,7 @@ def test_how_many_turns_are_the_students_own_is_drawn_from_the_whole_range_and_d
     assert min(count.values()) > len(drawn) / 5
     assert drawn[:9] == [own_turns(config, 0, task, rollout) for task in range(3) for rollout in range(3)]
     assert len({tuple(drawn[9 * i : 9 * i + 9]) for i in range(9)}) == 9
+    assert any(len({own_turns(config, 1, task, rollout) for rollout in range(3)}) > 1 for task in range(3))
     assert own_turns(experiment(), 1, 0, 0) is None
 
 
@@ -240,9 +241,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(guess_run: Path, whole: Path,
 @pytest.mark.parametrize(
     ("method", "learn"), [("dasd", "teacher"), ("fkl", "teacher"), ("rkl", "both"), ("opd", "student"), ("vopd", "student")]
 )
-def test_methods_that_hold_of_an_authors_tokens_train_on_them(
-    method: str, learn: str, make_lm: Maker, tmp_path: Path
-) -> None:
+def test_methods_that_hold_of_an_authors_tokens_train_on_them(method: str, learn: str, make_lm: Maker, tmp_path: Path) -> None:
     student = make_lm(0)
     teacher = near(student, "teacher", 1, noise=0.5)
     about = experiment(method=method, mixed={"most": 2, "learn": learn}, **{"train.tasks": 4})

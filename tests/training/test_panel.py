@@ -105,7 +105,9 @@ def alternating(trajectory: Trajectory) -> str:
     return "even" if int(trajectory.id[-1]) % 2 == 0 else "odd"
 
 
-def test_the_table_holds_of_each_trajectory_what_its_teacher_alone_would_say(make_lm: Maker, episodes: list[Trajectory]) -> None:
+def test_the_table_holds_of_each_trajectory_what_its_teacher_alone_would_say(
+    make_lm: Maker, episodes: list[Trajectory]
+) -> None:
     student, one, other = make_lm(0), TransformersScorer(make_lm(1)), TransformersScorer(make_lm(2))
     panel = Panel({"even": Seat(one), "odd": Seat(other)}, alternating)
     found = score(student, panel, episodes, 4096)
