@@ -18,6 +18,7 @@ from agentdistill.policies.identity import vocabulary
 from agentdistill.policies.model import CausalLM
 from agentdistill.seeds import derive, permutation
 from agentdistill.signals import Method
+from agentdistill.signals.registry import PROVISIONS
 from agentdistill.store import Store
 from agentdistill.training.integrity import RESTORE
 from agentdistill.training.score import scores_by, trainable
@@ -38,6 +39,7 @@ class Survey:
         seeds: of its tasks, by environment id.
         episodes, left_out, tokens: how many may be trained on, how many may not, and student tokens of the former.
         warm: how many were sampled at another temperature than 1.
+        unrewarded: how many nobody has told the reward of.
     """
 
     units: list[tuple[str, list[int]]] = field(default_factory=list)
@@ -46,6 +48,7 @@ class Survey:
     left_out: int = 0
     tokens: int = 0
     warm: int = 0
+    unrewarded: int = 0
 
     def __str__(self) -> str:
         said = f"{self.episodes} stored episodes in {len(self.units)} groups, {self.tokens} student tokens"
@@ -97,7 +100,8 @@ class StoredEpisodes:
             held_out: seeds of the tasks that are reported.
 
         Raises:
-            UserError: as `survey`; for tasks that are reported too, and for groups of one where rollouts are compared.
+            UserError: as `survey`; for tasks that are reported too, for groups of one where rollouts are compared, and for
+                episodes without a reward where one is read.
         """
         survey = self.survey
         if common := survey.seeds.get(config.env.id, set()) & set(held_out):
@@ -107,6 +111,12 @@ class StoredEpisodes:
             )
         if (teacher := self.scorers.get("teacher")) is not None:
             require_enough(method, self.store, teacher)  # of every trajectory, now that all were seen
+        if survey.unrewarded and "rewards" in method.needs:
+            raise UserError(
+                f"method {config.method!r} needs {PROVISIONS['rewards']} ({method.wanting('rewards')}), and {survey.unrewarded} of "
+                f"{survey.episodes} episodes in the store {self.store.path} have no reward that was told; choose another method, "
+                "or name other rollouts.batches"
+            )
         alone = sum(len(rows) == 1 for _, rows in survey.units)
         if alone and (method.rewarded or "groups" in method.needs):
             raise UserError(
@@ -212,6 +222,7 @@ class StoredEpisodes:
                 out.episodes += 1
                 out.tokens += trajectory.n_action_tokens
                 out.warm += trajectory.temperature != 1
+                out.unrewarded += not np.isfinite(trajectory.reward)
             out.units += [(batch, rows) for rows in groups.values()]
         if len(out.units) < self._tasks:
             raise UserError(
