@@ -19,6 +19,7 @@ from tyro.conf import Positional
 
 from agentdistill import stop
 from agentdistill.cli_data import Data, mapping
+from agentdistill.cli_results import Panel, Provenance, Show
 from agentdistill.errors import UserError
 
 
@@ -72,7 +73,7 @@ def _mapping(text: str) -> dict[str, Any]:
     return mapping(text, "{challenge: cooking}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Play:
     model: Positional[str]
     """Model folder, hub id, or pip:package."""
@@ -105,7 +106,7 @@ class _Play:
         return {**values, "options": options, "view": view}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rollout(_Play):
     """Play tasks with a model and store the trajectories."""
 
@@ -119,11 +120,18 @@ class Rollout(_Play):
         api.rollout(**self.arguments())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Eval(_Play):
-    """Success of a model on fixed tasks, with a 95 % interval."""
+    """Success and mean reward of a model on fixed tasks, with 95 % intervals."""
 
-    tasks: int = 200
+    env: Positional[str | None] = None  # type: ignore[assignment]
+    """Registered environment id; not needed with --panel."""
+    split: str | None = None  # type: ignore[assignment]
+    """Split of the tasks (default: test)."""
+    tasks: int | None = None
+    """How many, its first ones (default: 200)."""
+    panel: str | None = None
+    """File of a stored list of tasks, which `agentdistill panel` makes, instead of a split."""
     samples: int = 1
     """Episodes a task; more than 1 only at a temperature above 0."""
     temperature: float = 0.0
@@ -292,6 +300,8 @@ Verb = Verb | Annotated[Rollout, tyro.conf.subcommand("rollout")] | Annotated[Ev
 Verb = Verb | Annotated[Replay, tyro.conf.subcommand("replay")]  # type: ignore[misc]
 Verb = Verb | Annotated[Score, tyro.conf.subcommand("score")]  # type: ignore[misc]
 Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")]  # type: ignore[misc]
+Verb = Verb | Annotated[Panel, tyro.conf.subcommand("panel")] | Annotated[Show, tyro.conf.subcommand("show")]  # type: ignore[misc]
+Verb = Verb | Annotated[Provenance, tyro.conf.subcommand("provenance")]  # type: ignore[misc]
 Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
 

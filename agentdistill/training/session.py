@@ -18,6 +18,7 @@ from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, Reference
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example, demonstrate, examples, transcript
 from agentdistill.errors import UserError
+from agentdistill.evaluation import Evaluation
 from agentdistill.intervals import Rate
 from agentdistill.modules import import_module
 from agentdistill.policies.base import SamplingParams, TeacherScorer
@@ -35,7 +36,7 @@ from agentdistill.store import Store
 from agentdistill.toolcall import DEFAULT_FORMAT
 from agentdistill.training.check import check, first_seeds, look_up, required_tasks, without_effect
 from agentdistill.training.claim import claim
-from agentdistill.training.evaluate import caveats, evaluate, rates_by_type
+from agentdistill.training.evaluate import caveats, evaluate
 from agentdistill.training.journal import Journal, write_atomic
 from agentdistill.training.loop import Roles, distil
 from agentdistill.training.meta import record_environment, record_session
@@ -263,9 +264,8 @@ class Session:
             self.say(note)
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, json.dumps(rate.as_dict()))
-        kinds = {kind: each.as_dict() for kind, each in rates_by_type(played).items()}
-        more = {"by_type": kinds} if kinds else {}
-        self.journal.metric("eval", label=label, iteration=iteration, temperature=section.temperature, **rate.as_dict(), **more)
+        record = Evaluation.of(label, played, {"label": label, "iteration": iteration, "temperature": section.temperature})
+        self.journal.metric("eval", **{k: v for k, v in record.as_dict().items() if k != "stop_reasons"})
         self.journal.finish(stage, path)
         self.say(f"{label}: success {rate} on {section.split} tasks")
         return rate
