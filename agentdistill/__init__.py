@@ -24,6 +24,8 @@ _VERBS = (
     "envs",
     "evaluate_run",
     "experiment",
+    "export",
+    "import_trajectories",
     "load_comparison",
     "load_eval",
     "load_panel",

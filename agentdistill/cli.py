@@ -19,6 +19,7 @@ from tyro.conf import Positional
 
 from agentdistill import stop
 from agentdistill.cli_data import Data, mapping
+from agentdistill.cli_exchange import Export, Import
 from agentdistill.cli_results import Panel, Provenance, Show
 from agentdistill.errors import UserError
 
@@ -302,6 +303,7 @@ Verb = Verb | Annotated[Score, tyro.conf.subcommand("score")]  # type: ignore[mi
 Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")]  # type: ignore[misc]
 Verb = Verb | Annotated[Panel, tyro.conf.subcommand("panel")] | Annotated[Show, tyro.conf.subcommand("show")]  # type: ignore[misc]
 Verb = Verb | Annotated[Provenance, tyro.conf.subcommand("provenance")]  # type: ignore[misc]
+Verb = Verb | Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]  # type: ignore[misc]
 Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
 

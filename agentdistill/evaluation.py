@@ -17,7 +17,7 @@ from agentdistill.store import Store
 from agentdistill.trajectory import Trajectory
 
 FILE = "eval.json"
-OWN = ("eval", "eval-after", "rollout")
+OWN = ("eval", "eval-after", "rollout", "imported")
 """Batches that a folder without further words is about, the first of them that there is."""
 _SETTINGS = ("env", "split", "temperature", "samples", "max_turns", "max_tokens", "max_context", "view", "panel")
 
