@@ -32,6 +32,7 @@ _VERBS = (
     "score",
     "sft",
     "train",
+    "view",
     "what_if",
 )
 

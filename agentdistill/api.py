@@ -41,6 +41,7 @@ from agentdistill.training.stored_check import check_stored
 from agentdistill.training.what_if import WhatIf, what_if_run
 from agentdistill.trajectory import Trajectory
 from agentdistill.view import load as load_view
+from agentdistill.viewer import view
 
 Say = Callable[[str], None] | None
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "score",
     "sft",
     "train",
+    "view",
     "what_if",
 ]
 

@@ -19,6 +19,7 @@ from tyro.conf import Positional
 
 from agentdistill import stop
 from agentdistill.cli_data import Data, mapping
+from agentdistill.cli_view import View
 from agentdistill.errors import UserError
 
 
@@ -289,7 +290,7 @@ Verb = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Sft, tyro.con
 Verb = Verb | Annotated[Rollout, tyro.conf.subcommand("rollout")] | Annotated[Eval, tyro.conf.subcommand("eval")]  # type: ignore[misc]
 Verb = Verb | Annotated[Replay, tyro.conf.subcommand("replay")]  # type: ignore[misc]
 Verb = Verb | Annotated[Score, tyro.conf.subcommand("score")]  # type: ignore[misc]
-Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")]  # type: ignore[misc]
+Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")] | Annotated[View, tyro.conf.subcommand("view")]  # type: ignore[misc]
 Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
 

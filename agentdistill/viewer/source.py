@@ -16,10 +16,18 @@ from agentdistill.report.examples import load_decoder
 from agentdistill.report.text import Decode
 from agentdistill.signals import Method
 from agentdistill.store import Store
-from agentdistill.trajectory import Trajectory
+from agentdistill.trajectory import StopReason, Trajectory
 
 _ITERATION = re.compile(r"iter-(\d+)")
 _REFERENCE = "reference:"
+STOPS = {
+    StopReason.TERMINATED: "the environment reached an end of its own",
+    StopReason.TRUNCATED: "the environment's own step limit",
+    StopReason.MAX_TURNS: "the experiment's turn limit",
+    StopReason.DEPTH: "the curriculum's depth for this iteration",
+    StopReason.PROMPT_OVERFLOW: "the next prompt would have left no room for an answer",
+    StopReason.ENV_ERROR: "the environment failed",
+}
 
 
 @dataclass(slots=True)
@@ -43,6 +51,11 @@ class Source:
     max_turns: int | None = None
     depth: dict[int, int] = field(default_factory=dict)
     model: str = ""
+
+    def note(self, text: str) -> None:
+        """Add a sentence about what is missing, once."""
+        if text not in self.run.notes:
+            self.run.notes.append(text)
 
     def read(self) -> Iterator[tuple[str, list[Trajectory]]]:
         """Batches with their trajectories; of a damaged one a note remains, and no trajectories."""

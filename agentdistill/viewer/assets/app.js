@@ -112,7 +112,7 @@ const actions = {
 function overview() {
   Object.assign(now, { item: null, row: null });
   const won = distinct("success").find(([value]) => value === true)?.[1] ?? 0;
-  const stops = distinct("stop").map(([name, n]) => el("li", {}, `${words(name)} ${Math.round((100 * n) / rows)} %`, el("span", { class: "quiet" }, `  ${STOPS[name] ?? ""}`)));
+  const stops = distinct("stop").map(([name, n]) => el("li", {}, `${words(name)} ${Math.round((100 * n) / rows)} %`, el("span", { class: "quiet" }, `  ${index.stops[name] ?? ""}`)));
   $("detail").replaceChildren(el("section", { class: "overview" },
     el("h2", {}, count(rows, "trajectory", "trajectories")),
     el("p", {}, `${won.toLocaleString("en")} succeeded (${Math.round((100 * won) / rows)} %). `, "Choose one on the left, or press ", el("kbd", {}, "j"), "; ", el("kbd", {}, "?"), " shows all keys."),

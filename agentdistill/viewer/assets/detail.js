@@ -38,7 +38,7 @@ function heading(item, act) {
       el("h2", { dir: "auto" }, cell("task", item.row) || cell("id", item.row))),
     el("div", { class: "tools" },
       el("span", { class: won ? "badge good" : "badge bad" }, won ? "✓ success" : "✗ failure"),
-      el("span", { class: "badge", title: STOPS[cell("stop", item.row)] ?? "" }, words(cell("stop", item.row))),
+      el("span", { class: "badge", title: index.stops[cell("stop", item.row)] ?? "" }, words(cell("stop", item.row))),
       button("←", "Previous trajectory (k)", () => act.step(-1)), button("→", "Next trajectory (j)", () => act.step(1)),
       button("Copy link", "Copy a link to this place", act.link)));
 }
@@ -117,7 +117,7 @@ function reward(turn) {
 function ending(item) {
   const stop = cell("stop", item.row), won = cell("success", item.row);
   return el("footer", { class: "ending" }, el("b", { class: won ? "good" : "bad" }, won ? "✓ success" : "✗ failure"),
-    ` after ${count(item.turns.length, "turn")}: ${STOPS[stop] ?? words(stop)}.`, item.error ? el("pre", { dir: "auto" }, item.error) : null);
+    ` after ${count(item.turns.length, "turn")}: ${index.stops[stop] ?? words(stop)}.`, item.error ? el("pre", { dir: "auto" }, item.error) : null);
 }
 
 /** Shade the tokens anew, without building them again. */
