@@ -84,6 +84,7 @@ def _assemble(source: Source, blocks: Blocks, scorers: Sequence[str]) -> Iterato
         "run": visible(source.run.name), "scorers": [visible(name) for name in scorers], "facts": _facts(source),
         "notes": [visible(note) for note in source.run.notes], "depth": source.depth, "max_turns": source.max_turns,
         "rows": _columns(blocks.rows), "chunks": len(blocks.texts), "stops": STOPS,
+        "teacher": scorers.index(source.teacher) if source.teacher in scorers else 0,
     }  # fmt: skip
     style = (ASSETS / "viewer.css").read_text(encoding="utf-8")
     bodies = [(ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]

@@ -106,7 +106,8 @@ def told(
     item: Trajectory, derived: Derived, batch: str, source: Source, decode: Decode | None, scorer: str = ""
 ) -> Iterator[Text]:
     """The lines of one trajectory: what it was, KL by turn, the conversation, and why it ended."""
-    name = scorer or teacher_of(item) or ""
+    teacher = source.teacher if source.teacher in item.scores else teacher_of(item)
+    name = scorer or teacher or ""
     parted = gaps(item, item.scores.get(name)) or [[] for _ in item.turns]
     weights, weights_name = _weights(derived, source, name)
     means = [mean(values) for values in parted]

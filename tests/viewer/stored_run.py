@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
 
 from agentdistill import api, environment, graders
@@ -28,7 +30,7 @@ EXPERIMENT: dict[str, Any] = {
     **RUN,
     "env": {**RUN["env"], "max_context": 1024},  # room for the tools' descriptions, which come later
     "method": {"preset": "sod", "step_weight": {"delta": 0.5}},
-    "schedule": {"kind": "tcod-f2b", "start": 2, "every": 1},
+    "schedule": {"kind": "tcod-f2b", "start": 1, "every": 1},
     "train": {"iterations": 3, "tasks": 3, "rollouts": 2, "checkpoint_every": 3},
 }
 SCRIPT, CLOSING, LINK, OVERRIDE = "<script>alert(1)</script>", "</script><b>bold</b>", "javascript:alert(2)", "abc\u202ecba"
@@ -60,7 +62,8 @@ class HostileEnv(TextEnv):
 
 def play(folder: Path) -> Path:
     """Train, let scripted agents play besides, and score it all by a second model."""
-    api.train(EXPERIMENT, out=folder, say=lambda _: None)
+    with patch("agentdistill.report.report"):  # its figures take longest, and no test here looks at them
+        api.train(EXPERIMENT, out=folder, say=lambda _: None)
     store, chat = Store(folder / "store"), Chat(load_model(str(folder / "final")).tokenizer)
     store.write("tools", _tools(chat))
     store.write("hostile", _hostile(chat))
@@ -99,11 +102,20 @@ def _tools(chat: Chat) -> list[Trajectory]:
     ]
     call = '<tool_call>{"name": "convert", "arguments": {"amount": %s}}</tool_call>'
     said = [[call % 2, r"\boxed{2000}"], [call % -3, call % 3, r"\boxed{3000}"], ["hm"] * 9]
-    environment.register("lab/ViewedUnits-v0", tools=[convert], tasks=rows, grade=graders.number, max_turns=3)
+    environment.register("lab/ViewedUnits-v0", tools=[convert], tasks=rows, grade=graders.number, max_turns=4)
     try:
-        return _rollout(chat, "lab/ViewedUnits-v0", said, Limits(max_turns=9, max_context=1024))
+        found = _rollout(chat, "lab/ViewedUnits-v0", said, Limits(max_turns=9, max_context=1024))
     finally:
         environment.unregister("lab/ViewedUnits-v0")
+    shortest = found[2]  # four turns, so a step of each provenance: the scripted student is always sure of what it says
+    shortest.scores["sure"] = _scores(shortest, (0.0, 0.0, -3.0, -3.0))
+    shortest.scores["unsure"] = _scores(shortest, (-0.01, -3.0, -0.01, -3.0))
+    return found
+
+
+def _scores(item: Trajectory, by_turn: Sequence[float]) -> Scores:
+    """Log-probs that are the same on all tokens of a turn."""
+    return Scores(np.concatenate([np.full(len(turn.action_ids), value) for turn, value in zip(item.turns, by_turn, strict=True)]))
 
 
 def _hostile(chat: Chat) -> list[Trajectory]:
@@ -121,10 +133,6 @@ def _hostile(chat: Chat) -> list[Trajectory]:
 
     lost = dataclasses.replace(
         first, id="imported-0", policy="imported:x", temperature=nan, turns=[broken(turn) for turn in first.turns],
-        scores={"teacher": Scores(logprobs=_infinite(first))},
+        scores={"teacher": _scores(first, [-math.inf] * len(first.turns))},
     )  # fmt: skip
     return [*found, lost]
-
-
-def _infinite(item: Trajectory) -> Any:
-    return torch.full((item.n_action_tokens,), -math.inf).double().numpy()
