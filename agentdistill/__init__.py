@@ -40,6 +40,7 @@ _VERBS = (
     "sft",
     "show",
     "train",
+    "view",
     "what_if",
 )
 

@@ -47,6 +47,7 @@ from agentdistill.training.stored_check import check_stored
 from agentdistill.training.what_if import WhatIf, what_if_run
 from agentdistill.trajectory import Trajectory
 from agentdistill.view import load as load_view
+from agentdistill.viewer import view
 
 Say = Callable[[str], None] | None
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "sft",
     "show",
     "train",
+    "view",
     "what_if",
 ]
 

@@ -21,6 +21,7 @@ from agentdistill import stop
 from agentdistill.cli_data import Data, mapping
 from agentdistill.cli_exchange import Export, Import
 from agentdistill.cli_results import Panel, Provenance, Show
+from agentdistill.cli_view import View
 from agentdistill.errors import UserError
 
 
@@ -300,7 +301,7 @@ Verb = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Sft, tyro.con
 Verb = Verb | Annotated[Rollout, tyro.conf.subcommand("rollout")] | Annotated[Eval, tyro.conf.subcommand("eval")]  # type: ignore[misc]
 Verb = Verb | Annotated[Replay, tyro.conf.subcommand("replay")]  # type: ignore[misc]
 Verb = Verb | Annotated[Score, tyro.conf.subcommand("score")]  # type: ignore[misc]
-Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")]  # type: ignore[misc]
+Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")] | Annotated[View, tyro.conf.subcommand("view")]  # type: ignore[misc]
 Verb = Verb | Annotated[Panel, tyro.conf.subcommand("panel")] | Annotated[Show, tyro.conf.subcommand("show")]  # type: ignore[misc]
 Verb = Verb | Annotated[Provenance, tyro.conf.subcommand("provenance")]  # type: ignore[misc]
 Verb = Verb | Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]  # type: ignore[misc]
