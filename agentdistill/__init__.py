@@ -30,6 +30,7 @@ _VERBS = (
     "load_eval",
     "load_panel",
     "load_run",
+    "merge",
     "panel",
     "provenance",
     "record_demonstrations",

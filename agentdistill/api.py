@@ -36,6 +36,7 @@ from agentdistill.store import Store
 from agentdistill.training.check import check, look_up, required_tasks, without_effect
 from agentdistill.training.evaluate import caveats, evaluate
 from agentdistill.training.journal import write_atomic
+from agentdistill.training.merging import merge_adapter
 from agentdistill.training.replay_run import module_of, replay_run
 from agentdistill.training.run import Run
 from agentdistill.training.run import train as train_run
@@ -67,6 +68,7 @@ __all__ = [
     "load_eval",
     "load_panel",
     "load_run",
+    "merge",
     "panel",
     "provenance",
     "record_demonstrations",
@@ -558,6 +560,28 @@ def load_run(folder: str | Path) -> Store:
         UserError: when there is no such folder, or nothing of the kind in it.
     """
     return open_run(folder)
+
+
+def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:
+    """Write an adapter's model as whole fp32 weights, which any program of Transformers loads.
+
+    Args:
+        source: folder of an adapter, or of a run that distilled into one.
+        out: the new model's folder.
+        say: takes a line about the result; the terminal by default.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: when there is no adapter, something stands in `out` already, or merging changes what the model says.
+    """
+    found = merge_adapter(str(source), _named(out))
+    (say or print)(
+        f"merged into {found.folder}: '{found.base}' with the adapter of '{source}'; log-probs of {found.tokens} tokens differ "
+        f"by {found.change:.1e} nats at most"
+    )
+    return found.folder
 
 
 def _folder(config: Experiment, out: str | Path | None) -> Path:

@@ -297,6 +297,22 @@ class Compare:
         api.compare(self.first, self.second, measure=self.measure, out=self.out)
 
 
+@dataclass(frozen=True)
+class Merge:
+    """Write a LoRA adapter's model as whole fp32 weights, which any program of Transformers loads."""
+
+    adapter: Positional[str]
+    """Folder of an adapter, or of a run that distilled into one."""
+    out: str
+    """The new model's folder."""
+
+    def run(self) -> None:
+        """Do it."""
+        from agentdistill import api
+
+        api.merge(self.adapter, out=self.out)
+
+
 Verb = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Sft, tyro.conf.subcommand("sft")]
 Verb = Verb | Annotated[Rollout, tyro.conf.subcommand("rollout")] | Annotated[Eval, tyro.conf.subcommand("eval")]  # type: ignore[misc]
 Verb = Verb | Annotated[Replay, tyro.conf.subcommand("replay")]  # type: ignore[misc]
@@ -305,6 +321,7 @@ Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")] | Annotated[Vi
 Verb = Verb | Annotated[Panel, tyro.conf.subcommand("panel")] | Annotated[Show, tyro.conf.subcommand("show")]  # type: ignore[misc]
 Verb = Verb | Annotated[Provenance, tyro.conf.subcommand("provenance")]  # type: ignore[misc]
 Verb = Verb | Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]  # type: ignore[misc]
+Verb = Verb | Annotated[Merge, tyro.conf.subcommand("merge")]  # type: ignore[misc]
 Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
 

@@ -11,6 +11,7 @@ from agentdistill import environment
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.curricula import Schedule
 from agentdistill.errors import UserError
+from agentdistill.policies.adapter import is_adapter, require_peft
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import check_reference, is_tiny
 from agentdistill.policies.model import CausalLM, require_same_vocabulary
@@ -145,6 +146,13 @@ def _check_models(config: Experiment) -> None:
         raise UserError(
             f"student.model cannot be '{config.student.model}'; for a teacher, that names the student's own weights"
         )
+    if config.student.lora is not None:
+        require_peft()
+        if is_adapter(config.student.model):
+            raise UserError(
+                f"student.model '{config.student.model}' is an adapter, and student.lora would put another on it; merge it "
+                f"first (agentdistill merge {config.student.model} --out FOLDER), and name that folder"
+            )
     if config.reference is None:
         return
     model = config.reference.model

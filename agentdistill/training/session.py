@@ -21,6 +21,7 @@ from agentdistill.errors import UserError
 from agentdistill.evaluation import Evaluation
 from agentdistill.intervals import Rate
 from agentdistill.modules import import_module
+from agentdistill.policies.adapter import Adapted, attach
 from agentdistill.policies.base import SamplingParams, TeacherScorer
 from agentdistill.policies.identity import identify
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
@@ -42,7 +43,7 @@ from agentdistill.training.loop import Roles, distil
 from agentdistill.training.meta import record_environment, record_session
 from agentdistill.training.panel import Panel
 from agentdistill.training.sft import supervise
-from agentdistill.training.state import save_model
+from agentdistill.training.state import copy_into, save_model
 from agentdistill.training.stored_check import check_stored
 from agentdistill.training.teachers import MovingAverage
 from agentdistill.trajectory import Trajectory
@@ -191,8 +192,26 @@ class Session:
         seed = derive(self.config.seed, "init", role) % 2**31
         source = self._source(role, section)
         lm = load_model(source, tokenizer=tokenizer, seed=seed, context=self.config.env.max_context)
+        if isinstance(lm, Adapted) and (role == "student" or getattr(section, "sft", None) is not None):
+            lm = lm.merged()  # its weights are to be trained, all of them
         lm.name = section.model
         return lm
+
+    def adapt(self, student: CausalLM) -> CausalLM:
+        """The student with a new adapter, where the experiment distils into one; it plays as before."""
+        lora = self.config.student.lora
+        if lora is None:
+            return student
+        adapted = attach(
+            student, r=lora.r, alpha=lora.alpha, targets=lora.targets, base=self._source("student", self.config.student),
+            seed=derive(self.config.seed, "lora") % 2**31,
+        )  # fmt: skip
+        own, whole = (sum(t.numel() for t in each.values()) for each in (adapted.own(), adapted.named_weights()))
+        self.say(
+            f"LoRA of rank {lora.r}: {own:,} of {whole:,} parameters are trained; a checkpoint takes "
+            f"{12 * own / 1e6:.1f} MB, where all parameters would take {12 * (whole - own) / 1e6:.1f} MB"
+        )
+        return adapted
 
     def _source(self, role: str, section: ModelSection | ReferenceSection) -> str:
         """Where a role's model is to be loaded from: the run's own folder once its supervised stage is finished."""
@@ -290,7 +309,7 @@ class Session:
         """
         path = self.folder / "final"
         if self.journal.done("train"):
-            student.model.load_state_dict(load_model(str(path)).model.state_dict())
+            copy_into(student, load_model(str(path)).own(), f"'{path}'")
             return
         privileged = any(section.privileged for section in self.config.teacher_roles.values())
         rollout = self.rollout(student, privileged, partner)

@@ -166,8 +166,12 @@ def test_kl_by_turn_sod_weights_and_where_it_ended_are_drawn_beside_the_text(vie
 
 def test_the_line_of_the_depth_stands_where_the_schedule_cut_the_episode(viewer, stored: Stored):
     viewer.open(f"trajectory={TRAINED}")
-    ends = viewer.js("return ['line.depth', 'line.stop'].map((each) => +document.querySelector(`svg.map ${each}`).getAttribute('x1'))")
-    columns = viewer.js("return [...document.querySelectorAll('svg.map .hit')].map((e) => +e.getAttribute('x') + +e.getAttribute('width'))")
+    ends = viewer.js(
+        "return ['line.depth', 'line.stop'].map((each) => +document.querySelector(`svg.map ${each}`).getAttribute('x1'))"
+    )
+    columns = viewer.js(
+        "return [...document.querySelectorAll('svg.map .hit')].map((e) => +e.getAttribute('x') + +e.getAttribute('width'))"
+    )
     assert ends == pytest.approx([columns[2], columns[2]])  # three turns were played, and three were allowed
     viewer.open("trajectory=eval-after-000/0001")
     assert viewer.texts("svg.map .depth") == []  # an evaluation is not cut
@@ -181,7 +185,9 @@ def test_a_click_on_the_drawing_leads_to_the_turn(viewer):
     assert "turn=2" in viewer.browser.current_url
 
 
-@pytest.mark.parametrize(("teacher", "before"), [(TEACHER, "student"), ("other", "student"), ("sure", "unsure"), ("unsure", "sure")])
+@pytest.mark.parametrize(
+    ("teacher", "before"), [(TEACHER, "student"), ("other", "student"), ("sure", "unsure"), ("unsure", "sure")]
+)
 def test_steps_have_the_class_that_provenance_gives_them(viewer, stored: Stored, teacher: str, before: str):
     names = viewer.texts("#scorer option")
     viewer.choose("colour", "provenance")
