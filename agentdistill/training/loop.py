@@ -16,6 +16,7 @@ from agentdistill.config import Experiment
 from agentdistill.console import Console
 from agentdistill.curricula import Schedule
 from agentdistill.errors import UserError
+from agentdistill.evaluation import stop_reasons
 from agentdistill.intervals import Rate
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.model import CausalLM
@@ -25,7 +26,7 @@ from agentdistill.rollout import Rollout, Task
 from agentdistill.seeds import derive, permutation
 from agentdistill.signals import Method, Streams
 from agentdistill.store import Store
-from agentdistill.training.evaluate import env_failures, stop_reasons
+from agentdistill.training.evaluate import env_failures
 from agentdistill.training.health import agreement, drift, norm, require_signal, silent_gradient, terms, token_shares, weighting
 from agentdistill.training.journal import Journal
 from agentdistill.training.mixed import authors, own_turns

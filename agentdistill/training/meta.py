@@ -47,6 +47,7 @@ def run_id(folder: Path) -> str:
 
 _ID = re.compile("[0-9a-f]{12}")
 _OTHER = "note: not all as in the run's earlier sessions, so numbers may differ from an uninterrupted run's"
+_PLAYED_BY = ("agentdistill", "python", "gymnasium", "textworld")
 _NAMED = 5  # files that a note names
 _WHOLE = 1 << 20  # bytes up to which a model folder's file is read for its fingerprint
 
@@ -133,6 +134,19 @@ def record_environment(folder: Path, about: Mapping[str, Any]) -> list[str]:
         return []
     more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
     return [f"{_OTHER}: the environment's files {', '.join(map(repr, other[:_NAMED]))}{more}"]
+
+
+def changed_since(folder: Path) -> list[str]:
+    """What environments depend on and was another when the run's last session began, a phrase each, as far as it was noted."""
+    then, now = (_sessions(folder / "meta.json") or [{}])[-1], versions()
+    said = [f"{name} {then[name]} has become {now[name]}" for name in _PLAYED_BY if then.get(name, now[name]) != now[name]]
+    for name, was in then.items():
+        field, _, path = name.partition(" '")
+        if field.startswith("env.") and path.endswith("'"):
+            with contextlib.suppress(OSError, ValueError):
+                if digest(Path(path[:-1]))[:12] != was:
+                    said.append(f"{name} has changed")
+    return said
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ class Survey:
         seeds: of its tasks, by environment id.
         episodes, left_out, tokens: how many may be trained on, how many may not, and student tokens of the former.
         warm: how many were sampled at another temperature than 1.
+        unrewarded: how many nobody has told the reward of.
         imported: how many were not sampled here at all.
     """
 
@@ -48,6 +49,7 @@ class Survey:
     left_out: int = 0
     tokens: int = 0
     warm: int = 0
+    unrewarded: int = 0
     imported: int = 0
 
     def __str__(self) -> str:
@@ -101,7 +103,8 @@ class StoredEpisodes:
             held_out: seeds of the tasks that are reported.
 
         Raises:
-            UserError: as `survey`; for tasks that are reported too, and for groups of one where rollouts are compared.
+            UserError: as `survey`; for tasks that are reported too, for groups of one where rollouts are compared, and for
+                episodes without a reward where one is read.
         """
         survey = self.survey
         if common := survey.seeds.get(config.env.id, set()) & set(held_out):
@@ -111,6 +114,12 @@ class StoredEpisodes:
             )
         if (teacher := self.scorers.get("teacher")) is not None:
             require_enough(method, self.store, teacher)  # of every trajectory, now that all were seen
+        if survey.unrewarded and "rewards" in method.needs:
+            raise UserError(
+                f"method {config.method!r} needs {PROVISIONS['rewards']} ({method.wanting('rewards')}), and {survey.unrewarded} of "
+                f"{survey.episodes} episodes in the store {self.store.path} have no reward that was told; choose another method, "
+                "or name other rollouts.batches"
+            )
         self._require_authors(config, method)
         alone = sum(len(rows) == 1 for _, rows in survey.units)
         if alone and (method.rewarded or "groups" in method.needs):
@@ -234,6 +243,8 @@ class StoredEpisodes:
                 out.seeds.setdefault(trajectory.env_id, set()).add(trajectory.seed)
                 out.episodes += 1
                 out.tokens += trajectory.n_action_tokens
+                out.warm += trajectory.temperature != 1
+                out.unrewarded += not np.isfinite(trajectory.reward)
                 out.warm += trajectory.temperature != 1 and not trajectory.imported
                 out.imported += trajectory.imported
             out.units += [(batch, rows) for rows in groups.values()]

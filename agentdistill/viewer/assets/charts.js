@@ -4,12 +4,6 @@ const NARROW = 16, WIDE = 46; // pixels a turn at least and at most
 const SIDE = 46, RIGHT = 92; // room for the axis' labels and for the stop reason
 const KL_TOP = 20, KL_HEIGHT = 64, WEIGHT_TOP = 104, WEIGHT_HEIGHT = 30, HEIGHT = 158;
 
-const STOPS = {
-  terminated: "the environment reached an end of its own", truncated: "the environment's own step limit",
-  max_turns: "the experiment's turn limit", depth: "the curriculum's depth for this iteration",
-  prompt_overflow: "the next prompt would have left no room for an answer", env_error: "the environment failed",
-};
-
 /** Mean of student − scorer over each turn's tokens, nats; NaN where none are scored. */
 const klByTurn = (item, choice) => item.turns.map((turn, k) => mean(turn.pieces.map((_, token) => gap(item, choice.scorer, k, token))));
 
