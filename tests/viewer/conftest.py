@@ -59,5 +59,3 @@ def viewer(browser, stored: Stored) -> Iterator["Viewer"]:  # type: ignore[name-
     yield found.open()
     assert found.errors() == []
     found.js("localStorage.clear()")
-
-

@@ -115,7 +115,9 @@ def _tools(chat: Chat) -> list[Trajectory]:
 
 def _scores(item: Trajectory, by_turn: Sequence[float]) -> Scores:
     """Log-probs that are the same on all tokens of a turn."""
-    return Scores(np.concatenate([np.full(len(turn.action_ids), value) for turn, value in zip(item.turns, by_turn, strict=True)]))
+    return Scores(
+        np.concatenate([np.full(len(turn.action_ids), value) for turn, value in zip(item.turns, by_turn, strict=True)])
+    )
 
 
 def _hostile(chat: Chat) -> list[Trajectory]:

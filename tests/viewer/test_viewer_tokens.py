@@ -12,8 +12,6 @@ import pytest
 from agentdistill.curricula.sod import sod
 from agentdistill.signals.provenance import Provenance, provenance
 from agentdistill.signals.table import TokenTable
-from agentdistill.store import Store
-from agentdistill.training.what_if import what_if_run
 from agentdistill.trajectory import Trajectory
 from agentdistill.viewer.encode import spans
 from tests.viewer.conftest import Stored
@@ -119,20 +117,19 @@ def test_hovering_tells_log_probs_entropy_advantage_and_what_the_others_say(view
 
 
 def test_advantages_are_those_of_the_update(viewer, stored: Stored):
-    """`what_if` works them out of the same store; its used side is what training used, which its own tests hold."""
     item = stored.get(TRAINED)
-    used = what_if_run(stored.folder, Store(stored.folder / "store"), "rl=none", "", "iter-000002").as_dict()
     viewer.open(f"trajectory={TRAINED}")
     shown = []
-    for k, turn in enumerate(item.turns):
-        for token in range(len(turn.action_ids)):
+    for k in range(len(item.turns)):
+        for token in (0, 3):
             told = viewer.hover(k, token)
             shown.append(number(re.search(r"advantage\n([+−]\d+\.\d{3})", told)[1]))  # type: ignore[index]
     theirs = item.scores[TEACHER].logprobs
     ours = np.concatenate([turn.logprobs_t1 for turn in item.turns])
     weight = sod(table(item, teacher=theirs), delta=0.5)[item.stream().is_action]
-    assert shown == pytest.approx((weight * (theirs - ours)).tolist(), abs=6e-4)
-    assert used["episodes"] == 6
+    expected = [part[token] for part in by_turn(item, weight * (theirs - ours)) for token in (0, 3)]
+    assert shown == pytest.approx(expected, abs=6e-4)
+    assert len(set(shown)) == 6
 
 
 def test_kl_by_turn_sod_weights_and_where_it_ended_are_drawn_beside_the_text(viewer, stored: Stored):
@@ -166,8 +163,12 @@ def test_kl_by_turn_sod_weights_and_where_it_ended_are_drawn_beside_the_text(vie
 
 def test_the_line_of_the_depth_stands_where_the_schedule_cut_the_episode(viewer, stored: Stored):
     viewer.open(f"trajectory={TRAINED}")
-    ends = viewer.js("return ['line.depth', 'line.stop'].map((each) => +document.querySelector(`svg.map ${each}`).getAttribute('x1'))")
-    columns = viewer.js("return [...document.querySelectorAll('svg.map .hit')].map((e) => +e.getAttribute('x') + +e.getAttribute('width'))")
+    ends = viewer.js(
+        "return ['line.depth', 'line.stop'].map((each) => +document.querySelector(`svg.map ${each}`).getAttribute('x1'))"
+    )
+    columns = viewer.js(
+        "return [...document.querySelectorAll('svg.map .hit')].map((e) => +e.getAttribute('x') + +e.getAttribute('width'))"
+    )
     assert ends == pytest.approx([columns[2], columns[2]])  # three turns were played, and three were allowed
     viewer.open("trajectory=eval-after-000/0001")
     assert viewer.texts("svg.map .depth") == []  # an evaluation is not cut
@@ -181,7 +182,9 @@ def test_a_click_on_the_drawing_leads_to_the_turn(viewer):
     assert "turn=2" in viewer.browser.current_url
 
 
-@pytest.mark.parametrize(("teacher", "before"), [(TEACHER, "student"), ("other", "student"), ("sure", "unsure"), ("unsure", "sure")])
+@pytest.mark.parametrize(
+    ("teacher", "before"), [(TEACHER, "student"), ("other", "student"), ("sure", "unsure"), ("unsure", "sure")]
+)
 def test_steps_have_the_class_that_provenance_gives_them(viewer, stored: Stored, teacher: str, before: str):
     names = viewer.texts("#scorer option")
     viewer.choose("colour", "provenance")

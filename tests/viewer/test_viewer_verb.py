@@ -18,7 +18,9 @@ from tests.viewer.conftest import Stored
 
 
 def test_the_command_writes_one_file_that_needs_nothing_from_anywhere(stored: Stored, tmp_path: Path, capsys):
-    assert main(["view", str(stored.folder), "--out", str(tmp_path / "deep" / "look.html"), "--batch", "eval-after", "tools"]) == 0
+    assert (
+        main(["view", str(stored.folder), "--out", str(tmp_path / "deep" / "look.html"), "--batch", "eval-after", "tools"]) == 0
+    )
     page = Path(capsys.readouterr().out.strip())
     assert page == tmp_path / "deep" / "look.html"
     text = page.read_text(encoding="utf-8")
