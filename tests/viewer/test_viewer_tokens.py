@@ -149,7 +149,8 @@ def test_kl_by_turn_sod_weights_and_where_it_ended_are_drawn_beside_the_text(vie
     assert len(titles) == len(item.turns)
     assert all(f"Turn {k + 1}" in title and f"weight {weight[k]:.2f}" in title for k, title in enumerate(titles))
     bars = viewer.js(
-        "return [...document.querySelectorAll('svg.map .bar')].map((e) => [e.classList.contains('plus'), +e.getAttribute('height')])"
+        "return [...document.querySelectorAll('svg.map .bar')]"
+        ".map((e) => [e.classList.contains('plus'), +e.getAttribute('height')])"
     )
     assert [plus for plus, _ in bars] == [value >= 0 for value in kl]
     heights = [height for _, height in bars]
@@ -235,3 +236,10 @@ def test_what_is_not_stored_is_said_and_not_invented(viewer):
     viewer.open("trajectory=eval-after-000/0001&colour=advantage")
     assert "no advantage is stored here" in viewer.text("p.legend")
     assert "advantage" not in viewer.hover(0, 0)
+
+
+def test_weights_of_another_scorer_are_not_called_the_runs_own(viewer):
+    viewer.open(f"trajectory={TRAINED}")
+    assert "SOD weight" in viewer.texts("svg.map .title")
+    choose_scorer(viewer, "other")
+    assert "SOD weight, had it been used" in viewer.texts("svg.map .title")
