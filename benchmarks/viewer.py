@@ -5,8 +5,8 @@
 An expert plays TextWorld cooking games in prose, with random actions among its own; in front of each action stands what it saw,
 as a model's thinking would. The store is filled with these episodes under new ids and with drawn log-probs of a student, a
 teacher (with entropies) and a reference, in batches of a training run. Chromium opens the page from its file: first paint and
-the moment when everything answers, by the browser's own clock, since navigation began; a search through all text, from the last key
-to the last result; a click on a trajectory, to its text. The last line is one JSON object.
+the moment when everything answers, by the browser's own clock, since navigation began; a search through all text, from the last
+key to the last result; a click on a trajectory, to its text. The last line is one JSON object.
 """
 
 from __future__ import annotations
