@@ -87,7 +87,7 @@ def test_an_interrupted_write_leaves_the_earlier_page(stored: Stored, tmp_path: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match="could not be written to .*page.html.*No space left"):
+    with pytest.raises(UserError, match=r"could not be written to .*page\.html.*No space left"):
         ad.view(stored.folder, out=page)
     assert page.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
