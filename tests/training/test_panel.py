@@ -169,7 +169,7 @@ def test_heads_of_different_width_are_cut_to_the_ids_that_all_know(make_lm: Make
 
 
 def several(run: Path, **changes: Any) -> dict[str, Any]:
-    """The run's experiment with its student as it was and two teachers: the run's own, and the student with the plan in view."""
+    """The run's experiment, its student as it was, with two teachers: the run's own, and the student with the plan."""
     from agentdistill.config import override
 
     about = {key: value for key, value in RUN.items() if key != "teacher"}
