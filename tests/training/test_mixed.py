@@ -264,6 +264,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "estimated": ({"method": {"divergence": "k2"}}, "divergence 'k2' is an expectation over the student's own samples"),
     "own imitation": ({"mixed.learn": "student"}, "divergence 'sft' imitates what the teacher wrote, and mixed.learn is"),
     "both imitation": ({"mixed.learn": "both"}, "divergence 'sft' imitates what the teacher wrote, and mixed.learn 'both'"),
+    "importance": ({"method": {"preset": "dasd", "importance": "truncated"}}, "importance 'truncated' weighs tokens by who"),
     "sampler": ({"train.old_logprobs": "sampler"}, "train.old_logprobs is 'sampler', and mixed.learn is 'teacher': the"),
 }  # fmt: skip
 

@@ -100,6 +100,7 @@ COMBINATIONS: list[dict[str, Any]] = [
     {"preset": "sod", "step_weight": {"kind": "mask-after-error", "threshold": 0.4}, "baseline": "vopd"},
     {"preset": "sod-exact", "step_weight": {"kind": "decay-after-error", "threshold": 0.4}, "selection": TIP},
     {"preset": "sod", "signal": "lightning", "gate": "wrong"},
+    {"preset": "lightning", "importance": {"kind": "truncated", "cap": 1.5}, "step_weight": "sod", **RL},
     {"preset": "sod", "signal": {"kind": "g-opd", "lam": 1.5}},
     {"preset": "sod-exact", "divergence": "skew-fkl", "selection": TIP},
     {"preset": "sod-exact", "divergence": "k3", "gate": "wrong"},
