@@ -16,7 +16,13 @@ from agentdistill.errors import UserError
 from agentdistill.faults import one_line
 from agentdistill.option_types import misfit
 
-OPEN, OVER, CLOSED, NEW, FAILED = "an episode is on", "the episode has ended", "the environment is closed", "", "its reset failed"
+OPEN, OVER, CLOSED, NEW, FAILED = (
+    "an episode is on",
+    "the episode has ended",
+    "the environment is closed",
+    "",
+    "its reset failed",
+)
 STEPPING, RESETTING = "in step", "in reset"
 
 
@@ -63,7 +69,9 @@ def _reset(own: Callable[..., Any]) -> Callable[..., Any]:
             kwargs["seed"] = _whole(kwargs["seed"])
         if not isinstance(kwargs.get("options"), Mapping | None):
             given = kwargs["options"]
-            raise UserError(f"options of a reset are a mapping, and {one_line(repr(given), 80)} is of type {type(given).__name__}")
+            raise UserError(
+                f"options of a reset are a mapping, and {one_line(repr(given), 80)} is of type {type(given).__name__}"
+            )
         self._guarded_state = RESETTING
         try:
             answer = own(self, *args, **kwargs)

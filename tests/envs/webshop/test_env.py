@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -213,6 +214,15 @@ def test_missing_data_is_named_with_what_to_set(monkeypatch: pytest.MonkeyPatch,
 )
 def test_the_action_is_in_the_last_tags_or_the_whole_message(message: str, action: tuple[str, str]):
     assert parse(message) == action
+
+
+def test_an_action_is_what_the_originals_expression_matches():
+    rng, original = random.Random(0), re.compile(r"(.+)\[(.+)\]")
+    for _ in range(5_000):
+        message = "".join(rng.choices(["[", "]", "a", "B", "\n", " ", "\u2028"], k=rng.randrange(12)))
+        match = original.match(message.strip())
+        assert parse(message) == ((match[1], match[2].lower()) if match else (message.strip(), ""))
+    assert parse("search[" * 100_000)[1] == ""  # for which the expression takes minutes
 
 
 def test_elements_with_brackets_cannot_be_clicked():
