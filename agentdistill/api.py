@@ -359,6 +359,7 @@ def score(
     if batch is not None:
         store.size(batch)  # refuses an unknown one
         batches = [batch]
+    store.require_whole(None if batch is None else batches)
     return score_run(
         Path(run), name or model, model, batches, top_k=top_k, entropy=entropy, as_student=as_student,
         token_budget=token_budget, tokenizer=tokenizer, workers=workers, say=say,

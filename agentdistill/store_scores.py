@@ -322,7 +322,7 @@ def _decode(path: Path, digests: Sequence[str]) -> list[Row]:
 
     about, rows = _reading(path, read)
     if digests and about[b"batch"].decode() not in digests:
-        raise StoreError(f"{path} holds scores of a file that is not the batch's any more; delete it, and score again")
+        raise StoreError(f"{path} holds scores of a file that is not the batch's any more; score again")
     return rows
 
 
