@@ -24,6 +24,7 @@ _VERBS = (
     "data_import",
     "data_list",
     "data_verify",
+    "doctor",
     "dry_run",
     "envs",
     "evaluate_run",

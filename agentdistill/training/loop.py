@@ -26,7 +26,7 @@ from agentdistill.rollout import Rollout, Task
 from agentdistill.seeds import derive, permutation
 from agentdistill.signals import Method, Streams
 from agentdistill.store import Store
-from agentdistill.training.evaluate import env_failures, stop_reasons
+from agentdistill.training.evaluate import env_failures
 from agentdistill.training.health import (
     agreement,
     drift,
