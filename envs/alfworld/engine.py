@@ -53,17 +53,19 @@ class Engine:
             UserError: when the engine cannot read the game.
         """
         with fast():
-            if self._loaded != (game, shuffle):
-                self._loaded = None
-                content = game.read()
-                try:
-                    self._load(game, content, shuffle)
-                except (Exception, SystemExit) as error:  # parsers and a translator, each with errors of its own
-                    raise UserError(
-                        f"the engine cannot read the game '{game.id}', so its data is damaged ({described(error)}); import it again"
-                    ) from error
-                self._loaded = game, shuffle
-            self._state = self._env.reset()
+            try:
+                if self._loaded != (game, shuffle):
+                    self._loaded = None
+                    self._load(game, game.read(), shuffle)
+                    self._loaded = game, shuffle
+                self._state = self._env.reset()
+            except UserError:
+                raise
+            except (Exception, SystemExit) as error:  # parsers and a translator, each with errors of its own
+                self._loaded, why = None, described(error)
+                raise UserError(
+                    f"the engine cannot read the game '{game.id}', so its data is damaged ({why}); import it again"
+                ) from error
         return str(self._state.feedback)
 
     def act(self, command: str) -> str:
