@@ -112,7 +112,10 @@ def said(item: Trajectory) -> str:
     return "\n".join(parts).lower()
 
 
-@pytest.mark.parametrize("words", [["higher"], ["HIGHER", "lower"], ['"never negative"'], ["boxed{3000"], ['": -3}"'], ["no such words"]])
+WORDS = [["higher"], ["HIGHER", "lower"], ['"never negative"'], ["boxed{3000"], ['": -3}"'], ["no such words"]]
+
+
+@pytest.mark.parametrize("words", WORDS)
 def test_a_search_finds_every_text_and_nothing_else(viewer, stored: Stored, words: list[str]):
     viewer.type("q", " ".join(words))
     expected = kept(stored, lambda _, item: all(word.strip('"').lower() in said(item) for word in words))
