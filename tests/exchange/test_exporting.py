@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -279,10 +278,8 @@ def test_the_format_that_contributing_shows_reads_and_writes(
     tmp_path: Path, tokenizer_folder: Path, tool_run: Path, monkeypatch: Any
 ):
     monkeypatch.setattr(registry, "_FORMATS", dict(registry.formats()))
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text().partition("### A format")[2], re.DOTALL
-    )[:1]
-    exec(code, {})
+    page = (ROOT / "CONTRIBUTING.md").read_text().partition("### A format")[2]
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
     (tmp_path / "x.tsv").write_text("one\t1\ntwo\n")
     with pytest.raises(UserError, match=r"x\.tsv, line 2: it has no tab; nothing was imported"):
         api.import_trajectories(tmp_path / "x.tsv", "tsv", out=tmp_path / "in", tokenizer=str(tokenizer_folder), say=quiet)
