@@ -11,6 +11,7 @@ from typing import Any, Self
 from agentdistill.environment import Answer, EnvironmentFault
 from agentdistill.episode import Play
 from agentdistill.errors import UserError
+from agentdistill.imported import require_played
 from agentdistill.pool import EnvPool, Workers
 from agentdistill.trajectory import StopReason, Trajectory
 from agentdistill.verbs import callable_as_verb
@@ -105,10 +106,12 @@ class Replayer:
         """What became of the episodes.
 
         Raises:
-            UserError: when an environment cannot be made: it is not registered, or a part of it is missing here.
+            UserError: when an environment cannot be made: it is not registered, or a part of it is missing here; and for
+                imported conversations, which no environment answers for.
         """
         report = Report()
         for members in _alike(trajectories):
+            require_played(members, "replayed: no environment answers for it")
             for difference in self._pool_for(members[0]).play(_episode(each) for each in members):
                 if difference is not None:
                     report.differences.append(difference)

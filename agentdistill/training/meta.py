@@ -7,6 +7,8 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +34,18 @@ def versions() -> dict[str, str]:
     return found | {"cpu": torch.backends.cpu.get_cpu_capability(), "cuda": cuda, "threads": str(torch.get_num_threads())}
 
 
+def run_id(folder: Path) -> str:
+    """The run's id, 12 hexadecimal digits: made at random once, and kept in `RUN/id`."""
+    path = folder / "id"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if _ID.fullmatch(found := path.read_text(encoding="utf-8").strip()):
+            return found
+    made = secrets.token_hex(6)
+    write_atomic(path, made + "\n")
+    return made
+
+
+_ID = re.compile("[0-9a-f]{12}")
 _OTHER = "note: not all as in the run's earlier sessions, so numbers may differ from an uninterrupted run's"
 _PLAYED_BY = ("agentdistill", "python", "gymnasium", "textworld")
 _NAMED = 5  # files that a note names

@@ -12,6 +12,7 @@ import numpy as np
 
 from agentdistill import yamltext
 from agentdistill.errors import UserError, nearest
+from agentdistill.imported import require_played
 from agentdistill.signals import AXES, Method, TokenTable
 from agentdistill.store import Store
 from agentdistill.training.score import stored_table, trainable
@@ -162,6 +163,7 @@ def what_if_run(folder: Path, store: Store, text: str, scorer: str, batch: str |
 def _batch(
     out: WhatIf, batch: str, rows: Sequence[Trajectory], methods: Mapping[str, Method], scorers: Mapping[str, str]
 ) -> None:
+    require_played(rows, "judged by a method: what its sampler thought of its tokens is not known")
     table = stored_table(rows, scorers)
     found = _ITERATION.fullmatch(batch)
     for name, method in methods.items():
