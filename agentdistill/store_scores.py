@@ -116,7 +116,7 @@ class ScoreFiles:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / _LOCK).open("w")
+            lock = (self.folder / _LOCK).open("a")
         except OSError as error:
             raise StoreError(f"cannot write scores to {self.folder}: {error.strerror or error}; make access there") from error
         with lock:

@@ -24,7 +24,7 @@ from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.policies.tiny import train_tokenizer
 from agentdistill.store import Store
 from agentdistill.training.state import save_model
-from tests.training.forking import Forks
+from tests.forking import Forks
 
 BATCHES = 40
 

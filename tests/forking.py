@@ -1,6 +1,6 @@
 """Runs `agentdistill …` in forks of a process that has imported everything, so that killing it often costs little.
 
-    python -m tests.training.forking
+    python -m tests.forking
 
 Takes a JSON list of words a line; answers with the process id, and with the exit code when that process has ended.
 """
@@ -21,7 +21,7 @@ class Forks:
     """The other end of such a process."""
 
     def __init__(self) -> None:
-        words = [sys.executable, "-m", "tests.training.forking"]
+        words = [sys.executable, "-m", "tests.forking"]
         self._process = subprocess.Popen(words, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Self:
