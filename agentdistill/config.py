@@ -279,6 +279,21 @@ class EngineSection(Section):
     threads: int = Field(0, ge=0, le=4096, description="CPU threads for torch; 0: its own choice")
 
 
+class LogSection(Section):
+    """Where the numbers of `metrics.jsonl` are shown as well (see docs/logging.md)."""
+
+    backends: list[str] = Field(default_factory=list, description="of wandb, tensorboard, trackio; jsonl is always written")
+    project: str = Field("agentdistill", min_length=1, description="under which W&B and trackio list the run")
+    mode: Literal["offline", "online"] = Field("offline", description="W&B's; the variable WANDB_MODE goes before it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_names(cls, value: Any) -> Any:
+        """`log: [wandb]` and `log: wandb` are short for `log: {backends: [wandb]}`."""
+        named = [value] if isinstance(value, str) else value
+        return {"backends": named} if isinstance(named, list) else value
+
+
 class Experiment(Section):
     """One experiment file."""
 
@@ -304,6 +319,7 @@ class Experiment(Section):
     train: TrainSection = Field(default_factory=TrainSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     engine: EngineSection = Field(default_factory=EngineSection)
+    log: LogSection = Field(default_factory=LogSection)
 
     @model_validator(mode="before")
     @classmethod

@@ -114,19 +114,26 @@ def _no_bars() -> Iterator[None]:
 
 
 def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model that is not `tiny:`, without its weights.
+    """The tokenizer of a model that is not `tiny:`, without its weights; or of a folder that holds nothing else.
 
     Raises:
         UserError: when the reference names nothing that can be loaded here.
     """
     if adapter.is_adapter(ref) and not (Path(ref).expanduser() / "tokenizer_config.json").is_file():
         return load_tokenizer(adapter.base_of(ref))
-    source, options = _source(ref)
+    source, options = (ref, {"local_files_only": True}) if _only_tokenizer(ref) else _source(ref)
     try:
         with _no_bars():
             return AutoTokenizer.from_pretrained(source, **options)
     except _LOADING as error:
         raise UserError(_missing(ref, error)) from error
+
+
+def _only_tokenizer(ref: str) -> bool:
+    """Whether a folder holds a tokenizer and no model."""
+    with contextlib.suppress(OSError, ValueError):  # no name that a folder can have: `_source` says so
+        return (Path(ref) / "tokenizer_config.json").is_file() and not (Path(ref) / "config.json").exists()
+    return False
 
 
 def check_reference(ref: str) -> None:

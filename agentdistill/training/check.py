@@ -11,6 +11,7 @@ from agentdistill import environment
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.curricula import Schedule
 from agentdistill.errors import UserError
+from agentdistill.loggers.registry import chosen
 from agentdistill.policies.adapter import is_adapter, require_peft
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import check_reference, is_tiny
@@ -114,11 +115,13 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
     Raises:
         UserError: naming both sides of what does not fit.
     """
+    chosen(config.log.backends)
     check_stored(config, method)
     _check_models(config)
     _check_providers(config, method)
     _check_schedule(config)
     _check_teachers(config, schedule)
+    _check_own_weights(config, method)
     check_mixed(config, method)
     played = config.rollouts is None  # stored groups are counted when the store is read (`StoredEpisodes.require`)
     if played and config.train.rollouts == 1 and method.rewarded:
@@ -174,6 +177,22 @@ def _check_teachers(config: Experiment, schedule: Schedule) -> None:
         raise UserError(
             f"teachers {averages[0]} and {averages[1]} are both 'ema', and a run keeps one moving average; make one of them "
             "'initial', 'live' or another model"
+        )
+
+
+def _check_own_weights(config: Experiment, method: Method) -> None:
+    """Refuse to distil from the student's own weights where they see no more than the student, and so say nothing else.
+
+    Beside a reward, weights as they were hold the student back later, and what reads a reference or imitates has more to say.
+    """
+    teacher = config.teacher
+    if teacher is None or not teacher.own or teacher.privileged or not method.distils or "teacher" not in method.needs:
+        return
+    holds = teacher.model != "live" and method.rewarded
+    if not holds and not method.needs & (REFERENCE | {"ids"}):
+        raise UserError(
+            f"method {config.method!r} distils from the student's own weights (teacher.model: {teacher.model}), which say "
+            "nothing that the student does not; show them more, by teacher.privileged: true, or name another teacher.model"
         )
 
 

@@ -39,7 +39,7 @@ def check_mixed(config: Experiment, method: Method) -> None:
     if config.mixed is not None:
         _check_teacher(config, config.mixed)
         _check_method(config, config.mixed, method)
-    elif "demonstrations" in method.needs:
+    elif "demonstrations" in method.needs and config.rollouts is None:  # `StoredEpisodes.require` knows who wrote stored ones
         raise UserError(
             f"method {config.method!r} needs {PROVISIONS['demonstrations']} ({method.wanting('demonstrations')}), and the "
             "experiment has no mixed section, in which the teacher goes on where the student stops"
@@ -87,6 +87,11 @@ def _check_method(config: Experiment, mixed: MixedSection, method: Method) -> No
         raise UserError(
             f"{method.wanting('demonstrations')} imitates what the teacher wrote, and mixed.learn 'both' would imitate the "
             "student too; make it 'teacher'"
+        )
+    if method.importance.name != "none":
+        raise UserError(
+            f"importance '{method.importance.name}' weighs tokens by who sampled them, and mixed.learn is '{mixed.learn}': the "
+            "student's sampler gave no log-probs of the teacher's tokens; learn from the student, or drop the importance"
         )
     if config.train.old_logprobs == "sampler":
         raise UserError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from agentdistill.config import TEACHER_NAME
 from agentdistill.errors import UserError, nearest
 from agentdistill.training.integrity import RESTORE
 from agentdistill.wording import sentence
@@ -15,6 +17,9 @@ STAGES = (
     "tokenizer", "sft-teacher", "sft-student", "eval-teacher", "eval-student", "eval-before", "rollouts",
     "train", "eval-after", "summary",
 )  # fmt: skip
+SAVED = ("sft-teacher", "sft-student", "train")
+"""Stages that leave checkpoints on their way."""
+_OF_ONE_OF_SEVERAL = re.compile(rf"(sft|eval)-teacher-{TEACHER_NAME.pattern}")
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Log = Literal["metrics.jsonl", "timings.jsonl"]
 
@@ -26,10 +31,17 @@ class _Checked(BaseModel):
 class Checkpoint(_Checked):
     """Where a stage was saved last: its step, its files' digests, and what else it needs to go on."""
 
-    stage: Literal["sft-teacher", "sft-student", "train"]
+    stage: str
     step: int = Field(ge=0)
     files: dict[str, Sha256] = Field(min_length=1)
     state: dict[str, Any]
+
+    @field_validator("stage")
+    @classmethod
+    def _known(cls, stage: str) -> str:
+        if stage not in SAVED and not (_OF_ONE_OF_SEVERAL.fullmatch(stage) and stage.startswith("sft")):
+            raise ValueError(f"no stage '{stage}' has checkpoints{nearest(stage, SAVED)}")
+        return stage
 
     @property
     def name(self) -> str:
@@ -60,7 +72,7 @@ class Progress(_Checked):
     @classmethod
     def _known(cls, done: dict[str, Any]) -> dict[str, Any]:
         for stage in done:
-            if stage not in STAGES:
+            if stage not in STAGES and not _OF_ONE_OF_SEVERAL.fullmatch(stage):
                 raise ValueError(f"there is no stage '{stage}'{nearest(stage, STAGES)}")
         return done
 

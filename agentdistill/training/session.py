@@ -18,7 +18,10 @@ from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, Reference
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example, demonstrate, examples, transcript
 from agentdistill.errors import UserError
+from agentdistill.evaluation import Evaluation
 from agentdistill.intervals import Rate
+from agentdistill.loggers.hub import Hub
+from agentdistill.loggers.registry import RunInfo, chosen
 from agentdistill.modules import import_module
 from agentdistill.policies.adapter import Adapted, attach
 from agentdistill.policies.base import SamplingParams, TeacherScorer
@@ -36,10 +39,10 @@ from agentdistill.store import Store
 from agentdistill.toolcall import DEFAULT_FORMAT
 from agentdistill.training.check import check, first_seeds, look_up, required_tasks, without_effect
 from agentdistill.training.claim import claim
-from agentdistill.training.evaluate import caveats, evaluate, rates_by_type
+from agentdistill.training.evaluate import caveats, evaluate
 from agentdistill.training.journal import Journal, write_atomic
 from agentdistill.training.loop import Roles, distil
-from agentdistill.training.meta import record_environment, record_session
+from agentdistill.training.meta import record_environment, record_session, run_id
 from agentdistill.training.panel import Panel
 from agentdistill.training.sft import supervise
 from agentdistill.training.state import copy_into, save_model
@@ -86,6 +89,7 @@ class Session:
             self.pool = EnvPool(env.id, env.options, workers=workers)
             for note in record_environment(folder, self.pool.run_metadata()):
                 self.say(note)
+            self.hub = self._hub()
             self.limits = Limits(env.max_turns, env.max_context, env.overflow, env.window, self.view)
             self._demonstrations: dict[tuple[object, ...], list[Example]] = {}
         except BaseException:
@@ -97,9 +101,20 @@ class Session:
         """One line of progress."""
         self.console.say(text)
 
+    def _hub(self) -> Hub:
+        """The run's logging back-ends; they hear of whatever is written from here on."""
+        log, config = self.config.log, self.config
+        specs = chosen(log.backends)
+        identity = run_id(self.folder) if specs else ""
+        about = RunInfo(self.folder, config.name, identity, log.project, log.mode, config.model_dump(mode="json"))
+        hub = Hub(specs, about, self.say)
+        self.journal.heard = hub.catch_up
+        return hub
+
     def close(self) -> None:
         """Close environments and give the folder up."""
         self.console.close()
+        self.hub.close()
         self.pool.close()
         self.journal.close()
         torch.set_num_threads(self._threads)
@@ -288,9 +303,8 @@ class Session:
             self.say(note)
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, json.dumps(rate.as_dict()))
-        kinds = {kind: each.as_dict() for kind, each in rates_by_type(played).items()}
-        more = {"by_type": kinds} if kinds else {}
-        self.journal.metric("eval", label=label, iteration=iteration, temperature=section.temperature, **rate.as_dict(), **more)
+        record = Evaluation.of(label, played, {"label": label, "iteration": iteration, "temperature": section.temperature})
+        self.journal.metric("eval", **{k: v for k, v in record.as_dict().items() if k != "stop_reasons"})
         self.journal.finish(stage, path)
         self.say(f"{label}: success {rate} on {section.split} tasks")
         return rate

@@ -29,17 +29,18 @@ import numpy as np
 import pytest
 
 TABLE = [
-    "opd", "gopd", "iwopd", "lightning", "vopd", "selection", "tip", "gate", "kdrl", "gated", "dckd", "grpo", "ratio", "trrd",
-    "aggregate",
+    "opd", "gopd", "iwopd", "lightning", "vopd", "selection", "tip", "gate", "kdrl", "gated", "grpo", "ratio", "trrd",
+    "importance", "aggregate",
 ]  # fmt: skip
 VOCABULARY = [
-    "divergence", "estimators", "opsd", "logit_std", "eakl", "bdkd", "pld", "sinkd", "adpa", "sft", "dckd", "support",
+    "divergence", "estimators", "opsd", "logit_std", "eakl", "bdkd", "pld", "sinkd", "adpa", "sft", "support",
 ]  # fmt: skip
 GROUPS = [
     ("signals", TABLE, ["test_every_method.py", "test_gradient_oracles.py"]),
     ("curricula", ["sod", "after_error"], ["../signals/test_every_method.py"]),
     ("signals", ["provenance", "dasd", "surrogate", "coefficients"], []),
     ("signals", VOCABULARY, ["test_every_divergence.py", "test_gradient_oracles.py"]),
+    ("signals", ["dckd"], ["test_every_method.py", "test_every_divergence.py"]),
     ("signals", ["logspace"], ["test_eakl.py", "test_bdkd.py", "test_support.py", "test_every_divergence.py"]),
 ]
 """Packages, their modules, and the test files that hold these beside their own."""

@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 
-from agentdistill.signals import lightning
-from tests.signals.mutants import mutants
+from agentdistill.signals import AXES, lightning
+from tests.signals.mutants import chosen, mutants
 
 
 def test_the_tests_of_a_signal_notice_each_of_its_mutants():
@@ -31,3 +31,11 @@ def test_making_mutants_leaves_the_function_as_it_was():
     made = list(mutants(lightning))
     assert lightning.lightning.__code__ is before
     assert all(mutant.code.co_code != before.co_code or mutant.code.co_consts != before.co_consts for mutant in made)
+
+
+def test_every_module_with_an_entry_on_an_axis_is_broken_and_held_by_its_own_tests():
+    held = {module.__name__: files for module, files in chosen([])}
+    for axis, registry in AXES.items():
+        for name in registry.names():
+            home = registry.describe(name).function.__module__
+            assert not home.startswith("agentdistill.") or held[home], f"{axis} '{name}' of {home} has no tests that hold it"

@@ -26,6 +26,7 @@ from agentdistill.store import Store
 from agentdistill.training.check import check
 from agentdistill.training.journal import Journal
 from agentdistill.training.loop import Roles, distil
+from agentdistill.training.panel import Panel
 from agentdistill.training.teachers import MovingAverage
 from agentdistill.trajectory import Trajectory
 
@@ -92,25 +93,31 @@ def loop(
     folder: Path,
     student: CausalLM,
     config: Experiment,
-    teacher: CausalLM,
+    teacher: CausalLM | Panel,
     reference: CausalLM,
     stop: Callable[[int], Any] = print,
 ) -> list[dict[str, Any]]:
     """Train `student` in place by the experiment's loop; its `iteration` records.
 
     Args:
+        teacher: another model, or several in a panel; ignored where the experiment's is the student's own weights.
         stop: called instead of an evaluation, every `eval.every` iterations.
     """
     method, schedule = Method.load(config.method), curricula.load(config.schedule)
     check(config, method, schedule)
     own = {"live": student, "initial": copy.deepcopy(student), "ema": copy.deepcopy(student)}
     section = config.teacher
-    scores = None if section is None else TransformersScorer(own.get(section.model, teacher), live=section.model == "live")
+    scores: TransformersScorer | Panel | None = None
+    if isinstance(teacher, Panel):
+        scores = teacher
+    elif section is not None:
+        scores = TransformersScorer(own.get(section.model, teacher), live=section.model == "live")
     pool = EnvPool(config.env.id, config.env.options)
     limits = Limits(config.env.max_turns, config.env.max_context)
     rollout = Rollout(
         pool, TransformersSampler(student), Chat(student.tokenizer), limits,
         privileged=section is not None and section.privileged,
+        partner=TransformersSampler(teacher) if config.mixed is not None and isinstance(teacher, CausalLM) else None,
     )  # fmt: skip
     average = MovingAverage(own["ema"], section.decay or 0.9) if section is not None and section.model == "ema" else None
     roles = Roles(

@@ -136,7 +136,7 @@ def test_a_reference_makes_such_a_method_whole(method: str) -> None:
 
 
 def test_a_decay_belongs_to_the_moving_average() -> None:
-    checked(full(teacher={"model": "ema", "decay": 0.9}))
+    checked(full(teacher={"model": "ema", "decay": 0.9, "privileged": True}))
     with pytest.raises(UserError, match=r"decay is of the moving average, model: ema, and teacher.model is 'initial'"):
         full(teacher={"model": "initial", "decay": 0.9})
 

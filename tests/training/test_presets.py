@@ -24,12 +24,15 @@ from agentdistill.training.score import score
 from agentdistill.trajectory import FloatArray, Trajectory
 from tests.training.looped import Even, experiment, loop, near, play_even
 
+SECTIONS: dict[str, dict[str, Any]] = {"dasd": {"mixed": {"most": 2}}}
+"""What an experiment has beside its method, where a preset needs it."""
 Models = tuple[CausalLM, CausalLM, CausalLM]
 
 NOT_ABOUT_KL = {
     "grpo": "no teacher in it", "dr-grpo": "no teacher in it", "rloo": "no teacher in it",
     "rlad": "the teacher only bends how far the reward may move the student",
     "kdrl": "beside unit advantages its coefficient is 5e-3", "kdrl-masked": "as kdrl",
+    "dckd": "it imitates the student's own right episodes, five times as strongly",
 }  # fmt: skip
 
 
@@ -64,7 +67,13 @@ def test_a_few_iterations_of_a_preset_bring_the_student_nearer_to_its_teacher(
 ) -> None:
     student, teacher, reference = copy.deepcopy(models[0]), *models[1:]
     sizes = {"train.iterations": 1 if preset in NOT_ABOUT_KL else 7, "train.tasks": 6, "train.lr": 3e-3}
-    config = experiment(method=preset, schedule=preset_schedule(preset) or "none", **sizes, **{"sampling.max_tokens": 3})
+    config = experiment(
+        method=preset,
+        schedule=preset_schedule(preset) or "none",
+        **sizes,
+        **SECTIONS.get(preset, {}),
+        **{"sampling.max_tokens": 3},
+    )
     before = divergence(student, teacher, episodes)
     records = loop(tmp_path, student, config, teacher, reference)
     assert records[-1]["grad_norm"] > 0
@@ -91,6 +100,7 @@ COMBINATIONS: list[dict[str, Any]] = [
     {"preset": "sod", "step_weight": {"kind": "mask-after-error", "threshold": 0.4}, "baseline": "vopd"},
     {"preset": "sod-exact", "step_weight": {"kind": "decay-after-error", "threshold": 0.4}, "selection": TIP},
     {"preset": "sod", "signal": "lightning", "gate": "wrong"},
+    {"preset": "lightning", "importance": {"kind": "truncated", "cap": 1.5}, "step_weight": "sod", **RL},
     {"preset": "sod", "signal": {"kind": "g-opd", "lam": 1.5}},
     {"preset": "sod-exact", "divergence": "skew-fkl", "selection": TIP},
     {"preset": "sod-exact", "divergence": "k3", "gate": "wrong"},
@@ -196,6 +206,19 @@ def test_a_gate_that_is_shut_at_first_is_no_lost_signal(models: Models, tmp_path
     assert record["grad_norm_silent"] == pytest.approx(record["grad_norm"])
 
 
-def test_a_live_teacher_that_sees_no_more_is_refused(models: Models, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="signal 'opd' has no effect"):
-        loop(tmp_path, copy.deepcopy(models[0]), experiment(teacher={"model": "live"}), *models[1:])
+def test_the_gradient_without_the_distillation_term_is_measured_now_and_then_where_it_costs_a_pass(
+    models: Models, tmp_path: Path
+) -> None:
+    sizes = {"train.iterations": 11, "train.minibatches": 2, "sampling.max_tokens": 1}
+    free = loop(tmp_path / "a", copy.deepcopy(models[0]), experiment(method="opd-exact", **sizes), *models[1:])
+    assert [record["grad_norm_silent"] for record in free] == [0.0] * 11
+    paid = loop(tmp_path / "b", copy.deepcopy(models[0]), experiment(method="sod", **sizes), *models[1:])
+    assert [i for i, record in enumerate(paid, 1) if "grad_norm_silent" in record] == [1, 11]
+
+
+def test_a_teacher_with_the_students_weights_has_no_effect_whoever_it_is(models: Models, tmp_path: Path) -> None:
+    student = copy.deepcopy(models[0])
+    with pytest.raises(
+        UserError, match=r"signal 'opd' has no effect: .* either teacher 'tiny-0' says nothing that the student"
+    ):
+        loop(tmp_path, student, experiment(), copy.deepcopy(models[0]), models[2])
