@@ -105,7 +105,9 @@ class Adapted(CausalLM):
 
     def save(self, folder: Path) -> None:
         """Write the adapter, the tokenizer and whose adapter it is into a folder; see `CausalLM.save`."""
-        self.model.save_pretrained(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft's, that it cannot see whether the base's vocabulary was changed: it was not
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         about = {"base": _from(folder, self.base), "weights": weights(self.without(self.name))}
         replace(folder / BASE, json.dumps(about, indent=1).encode())
