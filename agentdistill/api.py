@@ -16,6 +16,8 @@ from agentdistill.compare import Comparison, Measure, load_comparison
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
 from agentdistill.datasets import data_import, data_list, data_verify
+from agentdistill.doctor import Diagnosis, begin, diagnose
+from agentdistill.doctor import Result as CheckResult
 from agentdistill.errors import UserError
 from agentdistill.evaluation import Evaluation, differences, load_eval, open_run, read_episodes
 from agentdistill.exchange.exporting import export_store
@@ -58,6 +60,7 @@ __all__ = [
     "data_import",
     "data_list",
     "data_verify",
+    "doctor",
     "dry_run",
     "envs",
     "evaluate_run",
@@ -115,7 +118,9 @@ def train(
         UserError: for whatever the user can mend.
     """
     config = experiment(source, overrides)
-    return train_run(config, _folder(config, out), resume=resume, say=say)
+    folder = _folder(config, out)
+    begin(config, folder, say or print)
+    return train_run(config, folder, resume=resume, say=say)
 
 
 def sft(
@@ -359,6 +364,7 @@ def score(
     if batch is not None:
         store.size(batch)  # refuses an unknown one
         batches = [batch]
+    store.require_whole(None if batch is None else batches)
     return score_run(
         Path(run), name or model, model, batches, top_k=top_k, entropy=entropy, as_student=as_student,
         token_budget=token_budget, tokenizer=tokenizer, workers=workers, say=say,
@@ -560,6 +566,32 @@ def load_run(folder: str | Path) -> Store:
         UserError: when there is no such folder, or nothing of the kind in it.
     """
     return open_run(folder)
+
+
+def doctor(
+    source: str | Path | Mapping[str, Any] | Experiment | None = None, *, out: str | Path | None = None, cheap: bool = False,
+    tell: Callable[[CheckResult], None] | None = None, **overrides: Any,
+) -> Diagnosis:  # fmt: skip
+    """Look an experiment, its models and the machine over, check by check (see `agentdistill.doctor`). Nothing is trained.
+
+        ad.doctor("experiments/quickstart.yaml").healthy
+
+    Args:
+        source: experiment file, mapping or object, or a run's folder, whose own models are looked at; None: the machine alone.
+        out: where the run is, or will be; `runs/<name>` by default.
+        cheap: leave out what loads environments, tokenizers or models.
+        tell: called with each result as it comes.
+        overrides: sections, or fields by dotted name.
+
+    Raises:
+        UserError: when the experiment cannot be read. What is wrong with it is in the result.
+    """
+    trained = isinstance(source, str | Path) and Path(source).is_dir()
+    if isinstance(source, str | Path) and trained:
+        source, out = Path(source) / "experiment.yaml", source if out is None else out
+    config = None if source is None else experiment(source, overrides)
+    folder = None if config is None else _folder(config, out)
+    return diagnose(config, folder, trained=trained, cheap=cheap, tell=tell or (lambda _: None))
 
 
 def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:

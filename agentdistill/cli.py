@@ -298,6 +298,39 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Doctor:
+    """Look an experiment, its models and this machine over before hours are spent on them; it exits with 1 on a failure.
+
+    Fields are overridden as for train.
+    """
+
+    experiment: Positional[str | None] = None
+    """An experiment file, or a run's folder (default: only the machine is looked at)."""
+    out: str | None = None
+    """Run folder (default: runs/<name>)."""
+    cheap: bool = False
+    """Leave out what loads environments, tokenizers or models."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def run(self) -> None:
+        """Do it."""
+        from agentdistill import api, config, console
+
+        found = api.doctor(self.experiment, out=self.out, cheap=self.cheap, **config.parse_overrides(self.overrides))
+        if self.json:
+            print(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
+        else:
+            rows = [(each.name, each.outcome, f"{each.seconds:.1f} s", each.detail) for each in found.results]
+            console.table(("check", "outcome", "time", "what was found"), rows)
+        if found.failed:
+            raise UserError(
+                f"{len(found.failed)} of {len(found.results)} checks failed: {', '.join(e.name for e in found.failed)}"
+            )
+
+
+@dataclass(frozen=True)
 class Merge:
     """Write a LoRA adapter's model as whole fp32 weights, which any program of Transformers loads."""
 
@@ -321,6 +354,7 @@ Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")] | Annotated[Vi
 Verb = Verb | Annotated[Panel, tyro.conf.subcommand("panel")] | Annotated[Show, tyro.conf.subcommand("show")]  # type: ignore[misc]
 Verb = Verb | Annotated[Provenance, tyro.conf.subcommand("provenance")]  # type: ignore[misc]
 Verb = Verb | Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]  # type: ignore[misc]
+Verb = Verb | Annotated[Doctor, tyro.conf.subcommand("doctor")]  # type: ignore[misc]
 Verb = Verb | Annotated[Merge, tyro.conf.subcommand("merge")]  # type: ignore[misc]
 Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
@@ -367,12 +401,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(words: list[str]) -> Any:
-    """The verb's object. Words such as `--train.lr 1e-6` of `train` and `sft` are set aside as overrides."""
+    """The verb's object. Words such as `--train.lr 1e-6` of `train`, `sft` and `doctor` are set aside as overrides."""
     own: list[str] = []
     overrides: list[str] = []
-    takes = bool(words) and words[0] in ("train", "sft")
+    takes = bool(words) and words[0] in ("train", "sft", "doctor")
     rest = list(words)
     known = {"--out", "--resume", "--no-resume", "--dry-run", "--no-dry-run", "--role", "--help", "-h"}
+    known |= {"--cheap", "--no-cheap", "--json", "--no-json"} if words[:1] == ["doctor"] else set()
     while rest:
         word = rest.pop(0)
         if takes and word.startswith("--") and word.partition("=")[0] not in known:

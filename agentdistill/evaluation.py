@@ -36,7 +36,8 @@ class Result:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Result:
         """What `as_dict` gave, or a record from before rewards were kept."""
-        rate = Rate(*(stored[name] for name in ("success", "low", "high", "n")), stored.get("tasks", stored["n"]))
+        n = int(stored["n"])
+        rate = Rate(float(stored["success"]), float(stored["low"]), float(stored["high"]), n, int(stored.get("tasks", n)))
         score = stored.get("reward")
         return cls(rate, None if score is None else Mean.from_dict(score))
 
@@ -111,7 +112,7 @@ def stop_reasons(trajectories: Sequence[Trajectory]) -> dict[str, int]:
 
 
 def differences(first: Evaluation, second: Evaluation) -> list[str]:
-    """What two evaluations were played with and do not share, a sentence each; what one of them does not know is passed over."""
+    """What two evaluations were played with and do not share, a sentence each; what one does not know is passed over."""
     out = []
     for name in _SETTINGS:
         a, b = (each.settings.get(name) for each in (first, second))

@@ -1,4 +1,4 @@
-"""What no text environment should have to look after: calls in the order that Gymnasium asks for, with arguments that can be."""
+"""What no text environment should have to look after: calls in the order that Gymnasium asks for, with fit arguments."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Guarded:
     """
 
     _guarded_state = NEW
+    reset: Callable[..., Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Guard what the class defines, and what it takes from a class that has no guards."""
@@ -91,7 +92,7 @@ def _step(own: Callable[..., Any]) -> Callable[..., Any]:
     def step(self: Guarded, action: str, *args: Any, **kwargs: Any) -> Any:
         if self._guarded_state == STEPPING:
             return own(self, action, *args, **kwargs)
-        if self._guarded_state != OPEN:
+        if self._guarded_state != OPEN and type(self).reset is not gym.Env.reset:  # without one of its own no episode begins
             raise ResetNeeded(": ".join(filter(None, (self._guarded_state, "call reset() before a step"))))
         if not isinstance(action, str):
             raise UserError(f"an action is text, and {one_line(repr(action), 80)} is of type {type(action).__name__}")

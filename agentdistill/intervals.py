@@ -59,8 +59,9 @@ class Mean:
         Raises:
             KeyError: when it is not that.
         """
-        unknown = {"low": -math.inf, "high": math.inf, "mean": math.nan}
-        return cls(**{name: unknown[name] if stored[name] is None else stored[name] for name in cls.__dataclass_fields__})
+        unknown = {"mean": math.nan, "low": -math.inf, "high": math.inf}
+        mean, low, high = (other if stored[name] is None else float(stored[name]) for name, other in unknown.items())
+        return cls(mean, low, high, int(stored["n"]), int(stored["tasks"]))
 
     def __str__(self) -> str:
         known = math.isfinite(self.low) and math.isfinite(self.high)

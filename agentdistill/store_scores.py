@@ -116,7 +116,7 @@ class ScoreFiles:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / _LOCK).open("w")
+            lock = (self.folder / _LOCK).open("a")
         except OSError as error:
             raise StoreError(f"cannot write scores to {self.folder}: {error.strerror or error}; make access there") from error
         with lock:
@@ -322,7 +322,7 @@ def _decode(path: Path, digests: Sequence[str]) -> list[Row]:
 
     about, rows = _reading(path, read)
     if digests and about[b"batch"].decode() not in digests:
-        raise StoreError(f"{path} holds scores of a file that is not the batch's any more; delete it, and score again")
+        raise StoreError(f"{path} holds scores of a file that is not the batch's any more; score again")
     return rows
 
 

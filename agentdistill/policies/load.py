@@ -170,6 +170,16 @@ def _source(ref: str) -> tuple[str, dict[str, Any]]:
     return name, {"revision": revision} if revision else {}
 
 
+def folder_of(ref: str) -> Path | None:
+    """The folder that holds a model's files, where that is known without the hub.
+
+    Raises:
+        UserError: when the reference names nothing that can be loaded here.
+    """
+    source, options = _source(ref)
+    return Path(source) if options.get("local_files_only") else None
+
+
 def _package_gguf(ref: str) -> tuple[str, dict[str, Any]]:
     package = ref.removeprefix("pip:")
     name = package.replace("-", "_")

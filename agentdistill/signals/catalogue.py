@@ -15,14 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agentdistill.signals import AXES, COEFFICIENTS, PRESETS
+from agentdistill.curricula import SCHEDULES
+from agentdistill.signals import AXES, COEFFICIENTS, PRESETS, Method
 from agentdistill.signals.method import ORIGINS
 from agentdistill.signals.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "methods.md"
 BEGIN, END = "<!-- {}: written by python -m agentdistill.signals.catalogue -->", "<!-- end of {} -->"
-REGISTRIES: dict[str, Registry[Any]] = {**AXES, "coefficient": COEFFICIENTS}
+REGISTRIES: dict[str, Registry[Any]] = {**AXES, "coefficient": COEFFICIENTS, "schedule": SCHEDULES}
 
 _PAPER = re.compile(r"arXiv\s(\d{4}\.\d{5})")
 _HEAD = re.compile(r"^`\[[^`]*`( nats| bool)?: ")
@@ -30,7 +31,7 @@ _SHAPE = re.compile(r"[,;]? `\[[^`]*`( nats)?|,? \(arXiv [^)]*\)")
 
 
 def entries() -> str:
-    """A Markdown table, a row an entry of every axis; `none`, which is nothing, is left out."""
+    """A Markdown table, a row an entry of every axis and a row a schedule; `none`, which is nothing, is left out."""
     rows = [["axis", "name", "what", "paper", "needs", "default settings", "held by"]]
     for axis, registry in REGISTRIES.items():
         for name in registry.names():
@@ -48,11 +49,12 @@ def entries() -> str:
 
 def presets() -> str:
     """A Markdown table, a row a preset of the package."""
-    rows = [["preset", "axes that are not the default", "schedule", "source"]]
+    rows = [["preset", "axes that are not the default", "schedule", "needs", "source"]]
     for name in sorted(PRESETS):
         if ORIGINS[name].source:
             axes = "; ".join(f"{axis} {_choice(value)}" for axis, value in PRESETS[name].items())
-            rows.append([f"`{name}`", axes, ORIGINS[name].schedule or "", ORIGINS[name].source])
+            needs = ", ".join(sorted(Method.load(name).needs))
+            rows.append([f"`{name}`", axes, ORIGINS[name].schedule or "", needs, ORIGINS[name].source])
     return _table(rows)
 
 

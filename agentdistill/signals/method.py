@@ -1,9 +1,10 @@
 """A method is one choice on each axis of the same equation; presets are published combinations.
 
-A_t = kd_coef · g_t · w_t · (signal_t − baseline_t) + rl_coef · A_rl   (policy-gradient form)
-L   = Σ_t c_t · (ppo(A_t) + kd_coef · g_t · w_t · D_t)                 (D: the divergence, where one is set)
+A_t = i_t · (kd_coef · g_t · w_t · (signal_t − baseline_t) + rl_coef · A_rl)   (policy-gradient form)
+L   = Σ_t c_t · (ppo(A_t) + kd_coef · i_t · g_t · w_t · D_t)                   (D: the divergence, where one is set)
 
-`w` is the step weight, `g` the gate; `c` the aggregation's coefficients over the selected tokens.
+`w` is the step weight, `g` the gate, `i` the importance weight (1 unless one is chosen); `c` the aggregation's coefficients
+over the selected tokens.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from agentdistill.signals.registry import (
     COEFFICIENTS,
     DIVERGENCES,
     GATES,
+    IMPORTANCE,
     RATIOS,
     RL_TERMS,
     SELECTIONS,
@@ -60,6 +62,7 @@ AXES: dict[str, Registry[Any]] = {
     "gate": GATES,
     "rl": RL_TERMS,
     "ratio": RATIOS,
+    "importance": IMPORTANCE,
     "divergence": DIVERGENCES,
     "aggregation": AGGREGATIONS,
 }
@@ -84,7 +87,7 @@ class Streams:
 
     Attributes:
         advantage: `[n]` detached advantage of the policy-gradient surrogate.
-        kd_weight: `[n]` factor of the divergence, `kd_coef · g · w`.
+        kd_weight: `[n]` factor of the divergence, `kd_coef · g · w · i`, `i` the importance weight.
         mask: `[n]` tokens that carry loss: those the selection kept.
         coef: `[n]` aggregation coefficients; the loss is `Σ coef · loss_t`.
         anchor: `[n]` log-probability that the surrogate's ratio is taken against.
@@ -138,6 +141,7 @@ class Method(BaseModel):
         gate: a further factor of the distillation term, by token or episode.
         rl: reward term.
         ratio: what the surrogate's probability ratio is taken against.
+        importance: weight of a token that another policy than the student drew; it multiplies both terms.
         divergence: differentiated through the student instead of a signal: over the full vocabulary, or of sampled tokens.
         aggregation: how per-token losses become one number.
         kd_coef, rl_coef: factors of the distillation and the reward term: a number of at least 0, or a mapping of `kind` and
@@ -157,6 +161,7 @@ class Method(BaseModel):
     gate: Choice[FloatArray] = _named("none")
     rl: Choice[FloatArray] = _named("none")
     ratio: Choice[FloatArray] = _named("old")
+    importance: Choice[FloatArray] = _named("none")
     divergence: Choice[Any] = _named("none")
     aggregation: Choice[FloatArray] = _named("token-mean")
     kd_coef: Coefficient = 1.0
@@ -298,9 +303,10 @@ class Method(BaseModel):
         if "rewards" in self.needs:
             table.by_trajectory("reward")
         weight, gate = self._column("step_weight", table), self._column("gate", table)
-        factor = self.coefficient("kd_coef", iteration) * gate * weight
+        importance = self._column("importance", table)
+        factor = self.coefficient("kd_coef", iteration) * gate * weight * importance
         distilled = factor * (self._column("signal", table) - self._column("baseline", table))
-        advantage = distilled + self.coefficient("rl_coef", iteration) * self._column("rl", table)
+        advantage = distilled + self.coefficient("rl_coef", iteration) * importance * self._column("rl", table)
         mask = table.mask & np.asarray(self.selection(table, table.mask), dtype=bool)
         return Streams(
             advantage=np.where(mask, advantage, 0.0),

@@ -269,6 +269,7 @@ DIVERGENCES: Registry[Any] = Registry(
         for name in ("divergence", "estimators", "opsd", "logit_std", "eakl", "bdkd", "pld", "sinkd", "adpa", "sft", "dckd")
     ),
 )
+IMPORTANCE: Registry[FloatArray] = Registry("importance", "agentdistill.signals.importance")
 AGGREGATIONS: Registry[FloatArray] = Registry("aggregation", "agentdistill.signals.aggregate")
 
 # A coefficient takes the iteration, from 1, and gives a factor.

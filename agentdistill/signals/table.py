@@ -27,6 +27,7 @@ PROVIDERS = {
     "fkl": "a teacher that returns its full distribution",
     "rkl_topk": "a teacher that returns its full distribution",
     "recomputed": "the trainer's recomputation of the student's log-probabilities",
+    "behaviour": "the sampler's log-probabilities, at its own temperature",
     "reward": "the environment's rewards",
     "group": "rollouts of one task that share a group",
     "depth_ok": "the depth schedule",

@@ -191,8 +191,8 @@ def _check_own_weights(config: Experiment, method: Method) -> None:
     holds = teacher.model != "live" and method.rewarded
     if not holds and not method.needs & (REFERENCE | {"ids"}):
         raise UserError(
-            f"method {config.method!r} distils from the student's own weights (teacher.model: {teacher.model}), which say nothing "
-            "that the student does not; show them more, by teacher.privileged: true, or name another teacher.model"
+            f"method {config.method!r} distils from the student's own weights (teacher.model: {teacher.model}), which say "
+            "nothing that the student does not; show them more, by teacher.privileged: true, or name another teacher.model"
         )
 
 

@@ -16,6 +16,8 @@ from agentdistill.training.score import Scored
 from agentdistill.trajectory import FloatArray
 
 WEIGHT_BINS = (0.01, 0.1, 0.5)
+SILENT_EVERY = 10
+"""Iterations between two measurements of the gradient without the distillation term, where it is not 0 and so costs a pass."""
 ROUNDING = 1e-5
 """Gradient norm a unit of coefficient below which a difference is taken for rounding; real signals give 1e-3 and more."""
 
@@ -35,7 +37,18 @@ def agreement(scored: Scored) -> dict[str, Any]:
         "tokens_by_turn": count.tolist(),
         "kl_by_step": table.mean_by_index("step", scored.kl)[0].tolist(),
         "log_ratio_sum": float(table.sum_by_trajectory(ratio, mask).mean()),
+        "log_ratio_sum_by_turn": _sum_by_turn(scored).tolist(),
     } | _by_teacher(scored)
+
+
+def _sum_by_turn(scored: Scored) -> FloatArray:
+    """`[turns]` the sum of `log π − log T` over a message's tokens, at turn 0, 1, 2 …: the mean over those who spoke then."""
+    table, acts = scored.table, scored.table.is_action
+    turn = table.turn[acts]
+    total = np.bincount(turn, weights=(table["logprob"] - table["teacher"])[acts])
+    spoke = np.unique(np.stack([table.trajectory[acts], turn]), axis=1)[1]
+    count = np.bincount(spoke, minlength=len(total))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _by_teacher(scored: Scored) -> dict[str, Any]:
@@ -95,6 +108,11 @@ def terms(scored: Scored, streams: Streams, divergence: float) -> dict[str, floa
         "rl_abs": _mean(np.abs(streams.advantage - streams.distilled), mask),
         "effective_batch": float(share.sum() ** 2 / max(float((share**2).sum()), 1e-300)),
     }
+
+
+def measures_silence(method: Method, iteration: int) -> bool:
+    """Whether an iteration's first gradient is also taken without the distillation term."""
+    return method.distils and (not method.rewarded or (iteration - 1) % SILENT_EVERY == 0)
 
 
 def silent_gradient(student: CausalLM, method: Method, backward: Callable[[], object]) -> list[torch.Tensor] | None:

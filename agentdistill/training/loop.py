@@ -27,7 +27,17 @@ from agentdistill.seeds import derive, permutation
 from agentdistill.signals import Method, Streams
 from agentdistill.store import Store
 from agentdistill.training.evaluate import env_failures
-from agentdistill.training.health import agreement, drift, norm, require_signal, silent_gradient, terms, token_shares, weighting
+from agentdistill.training.health import (
+    agreement,
+    drift,
+    measures_silence,
+    norm,
+    require_signal,
+    silent_gradient,
+    terms,
+    token_shares,
+    weighting,
+)
 from agentdistill.training.journal import Journal
 from agentdistill.training.mixed import authors, own_turns
 from agentdistill.training.optim import adamw, apply_step, lr_factor
@@ -227,7 +237,7 @@ def _update(
         def backward(streams: Streams, coef: FloatArray = coef, segments: list[int] = segments, where: str = where) -> Totals:
             return accumulate(roles.student, roles.method, scored, streams, coef, segments, train.token_budget, where)
 
-        if step == 0 and roles.method.distils and roles.teacher is not None:
+        if index == 0 and roles.teacher is not None and measures_silence(roles.method, iteration):
             silent = silent_gradient(roles.student, roles.method, lambda: backward(streams.silent))
             out["grad_norm_silent"] = norm(silent)
         totals = backward(streams)

@@ -88,6 +88,11 @@ def _check_method(config: Experiment, mixed: MixedSection, method: Method) -> No
             f"{method.wanting('demonstrations')} imitates what the teacher wrote, and mixed.learn 'both' would imitate the "
             "student too; make it 'teacher'"
         )
+    if method.importance.name != "none":
+        raise UserError(
+            f"importance '{method.importance.name}' weighs tokens by who sampled them, and mixed.learn is '{mixed.learn}': the "
+            "student's sampler gave no log-probs of the teacher's tokens; learn from the student, or drop the importance"
+        )
     if config.train.old_logprobs == "sampler":
         raise UserError(
             f"train.old_logprobs is 'sampler', and mixed.learn is '{mixed.learn}': the student's sampler gave no log-probs of "

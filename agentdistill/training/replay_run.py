@@ -32,7 +32,7 @@ def replay_run(
         batches: None: all, and everything else that the store holds is looked at too.
         module: registers the environment; empty: the one that the run's experiment names.
     """
-    out = Report(problems=list(_problems(folder, store)) if batches is None else [])
+    out = Report(problems=_problems(folder, store, everything=batches is None))
     if named := module or module_of(folder):
         import_module(located(named, Path.cwd()))
     with Replayer(Workers(workers) if workers else None, lambda difference: tell(str(difference))) as replayer:
@@ -47,6 +47,8 @@ def replay_run(
                 if batches is not None:
                     raise
                 out.problems.append(str(error))
+            except UserError as error:  # the environment cannot be made: a damaged experiment may be why
+                raise UserError("; ".join([str(error), *out.problems])) from error
             out.episodes += found.episodes
             out.differences += found.differences
             tell(f"{name}: {found.episodes} episodes replayed, {len(found.differences)} differ")
@@ -69,13 +71,18 @@ def _parts(trajectories: Iterator[Trajectory]) -> Iterator[list[Trajectory]]:
         yield part
 
 
-def _problems(folder: Path, store: Store) -> Iterator[str]:
-    """A sentence for each file beside the batches, and of them, that is lost or not as it was written."""
-    for look in (_experiment, lambda _: store.problems(), lambda _: store.score_problems()):
+def _problems(folder: Path, store: Store, *, everything: bool) -> list[str]:
+    """A sentence for the experiment and, of `everything`, each other file that is lost or not as it was written."""
+    looks: list[Callable[[], list[str]]] = [lambda: _experiment(folder)]
+    if everything:
+        looks += [store.problems, store.score_problems]
+    found = list[str]()
+    for look in looks:
         try:
-            yield from look(folder)
+            found += look()
         except UserError as error:
-            yield str(error)
+            found.append(str(error))
+    return list(dict.fromkeys(found))
 
 
 def _experiment(folder: Path) -> list[str]:

@@ -134,6 +134,7 @@ def _columns(trajectories: Sequence[Trajectory], authors: Collection[Author]) ->
         row = {
             "trajectory": np.full(n, index), "turn": stream.turn, "step": stream.step, "is_action": stream.is_action,
             "own": stream.is_action & np.isin(stream.turn, students), "logprobs_t1": stream.logprobs_t1,
+            "behaviour": stream.logprobs,
             "reward": np.full(n, trajectory.reward), "group": np.full(n, trajectory.group),
         }  # fmt: skip
         for name, values in row.items():

@@ -36,7 +36,6 @@ def score_run(
     store = Store(folder / "store")
     if not batches:
         raise UserError(f"'{folder}' holds no stored episodes, so there is nothing to score")
-    store.require_whole(batches)
     stored = setting(folder, "train", "token_budget")
     budget = token_budget or (stored if isinstance(stored, int) and stored > 0 else TrainSection().token_budget)
     student = tokenizer_of(folder, tokenizer)

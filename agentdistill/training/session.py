@@ -56,6 +56,12 @@ PINNED = "rollouts.json"
 BYTES_PER_TOKEN = 8  # more than any tokenizer trained here saves on a whole episode
 
 
+def tiny_context(config: Experiment) -> int:
+    """Tokens that models from scratch take: what is played, and as much again where a teacher is shown the plan before it."""
+    privileged = any(section.privileged for section in config.teacher_roles.values())
+    return config.env.max_context * (2 if privileged else 1)
+
+
 class Session:
     """One process working on one run folder."""
 
@@ -205,7 +211,7 @@ class Session:
         """A role's model as far as the run has brought it, untrained at first."""
         seed = derive(self.config.seed, "init", role) % 2**31
         source = self._source(role, section)
-        lm = load_model(source, tokenizer=tokenizer, seed=seed, context=self.config.env.max_context)
+        lm = load_model(source, tokenizer=tokenizer, seed=seed, context=tiny_context(self.config))
         if isinstance(lm, Adapted) and (role == "student" or getattr(section, "sft", None) is not None):
             lm = lm.merged()  # its weights are to be trained, all of them
         lm.name = section.model

@@ -116,9 +116,9 @@ class StoredEpisodes:
             require_enough(method, self.store, teacher)  # of every trajectory, now that all were seen
         if survey.unrewarded and "rewards" in method.needs:
             raise UserError(
-                f"method {config.method!r} needs {PROVISIONS['rewards']} ({method.wanting('rewards')}), and {survey.unrewarded} of "
-                f"{survey.episodes} episodes in the store {self.store.path} have no reward that was told; choose another method, "
-                "or name other rollouts.batches"
+                f"method {config.method!r} needs {PROVISIONS['rewards']} ({method.wanting('rewards')}), and "
+                f"{survey.unrewarded} of {survey.episodes} episodes in the store {self.store.path} have no reward that was "
+                "told; choose another method, or name other rollouts.batches"
             )
         self._require_authors(config, method)
         alone = sum(len(rows) == 1 for _, rows in survey.units)

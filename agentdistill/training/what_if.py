@@ -147,7 +147,7 @@ def what_if_run(folder: Path, store: Store, text: str, scorer: str, batch: str |
     used = experiment.get("method") if trained else None
     methods = {"used": Method.load(used)} if used else {}
     methods["what_if"] = parse_method(text, used)
-    store.require_whole(batches)
+    store.require_whole([batch] if batch else None)
     first = next((each for each in store.trajectories(batches) if trainable([each])), None)
     there = list(first.scores) if first else []
     own = [name for name in there if not name.startswith("reference:")]

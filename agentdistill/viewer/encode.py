@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from agentdistill.report.text import Decode, pieces, visible
+from agentdistill.report.text import visible
 from agentdistill.trajectory import FloatArray, Scores, Trajectory, Turn
 from agentdistill.viewer.derive import Derived
+from agentdistill.viewer.tokens import Pieces
 
 Json = dict[str, Any]
 SCALE = 10_000
@@ -41,17 +42,17 @@ def summary(item: Trajectory, batch: str, iteration: int | None, scorers: Sequen
     }  # fmt: skip
 
 
-def text(item: Trajectory, decode: Decode | None) -> Json:
+def text(item: Trajectory, say: Pieces) -> Json:
     """What was said: `messages`, `error`, and turns with the pieces of text that their tokens add."""
     return {
         "messages": [[visible(message["role"]), visible(message["content"])] for message in item.messages],
         "error": visible(item.error),
         "options": visible(json.dumps(item.env_options, ensure_ascii=False)) if item.env_options else "",
-        "turns": [_said(turn, decode) for turn in item.turns],
+        "turns": [_said(turn, say) for turn in item.turns],
     }
 
 
-def numbers(item: Trajectory, derived: Derived, scorers: Sequence[str], decode: Decode | None) -> Json:
+def numbers(item: Trajectory, derived: Derived, scorers: Sequence[str], say: Pieces) -> Json:
     """What belongs to the tokens: ids, log-probs, entropies, weights, advantages, provenance; lists by turn.
 
     Keys `scores` and `sod` are scorers by their place in `scorers`, those of `provenance` two such places.
@@ -61,7 +62,7 @@ def numbers(item: Trajectory, derived: Derived, scorers: Sequence[str], decode: 
         "ids": [turn.action_ids for turn in item.turns],
         "student": [tenths(turn.logprobs_t1) for turn in item.turns],
         "sampled": [tenths(turn.logprobs) for turn in item.turns] if item.temperature != 1 else None,
-        "scores": {place[name]: _scores(item, scores, decode) for name, scores in item.scores.items()},
+        "scores": {place[name]: _scores(item, scores, say) for name, scores in item.scores.items()},
         "advantage": _split(item, derived.advantage),
         "weight": _firsts(item, derived.weight),
         "sod": {place[name]: _firsts(item, values) for name, values in derived.sod.items()},
@@ -81,14 +82,14 @@ def tenths(values: Iterable[float]) -> list[int | None]:
     return [None if lost else value for value, lost in zip(whole, np.isnan(array).tolist(), strict=True)]
 
 
-def _said(turn: Turn, decode: Decode | None) -> Json:
-    parts = [visible(piece) for piece in pieces(turn.action_ids, decode)]
+def _said(turn: Turn, say: Pieces) -> Json:
+    parts = [visible(piece) for piece in say(turn.action_ids)]
     action = visible(turn.action)
     out: Json = {
         "pieces": parts, "author": turn.author, "finish": turn.finish, "observation": visible(turn.observation),
         "reward": _plain(turn.reward), "seconds": [round(turn.sample_seconds, 3), round(turn.env_seconds, 3)],
     }  # fmt: skip
-    if not says(turn, parts, decode):
+    if not says(turn, parts, say):
         out["action"] = action
     if turn.tool_calls:
         out["calls"] = [
@@ -101,17 +102,17 @@ def _said(turn: Turn, decode: Decode | None) -> Json:
     return out
 
 
-def says(turn: Turn, parts: Sequence[str], decode: Decode | None) -> bool:
+def says(turn: Turn, parts: Sequence[str], say: Pieces) -> bool:
     """Whether what the environment was handed can be read off the tokens; not so without a tokenizer, for one."""
     action = visible(turn.action).strip()
-    return action in "".join(parts) or (decode is not None and action in visible(decode(turn.action_ids)))
+    return action in "".join(parts) or (say.decode is not None and action in visible(say.decode(turn.action_ids)))
 
 
-def _scores(item: Trajectory, scores: Scores, decode: Decode | None) -> Json:
+def _scores(item: Trajectory, scores: Scores, say: Pieces) -> Json:
     out: Json = {"logprobs": _split(item, scores.logprobs), "entropy": _split(item, scores.entropy)}
     if scores.topk_ids is not None and scores.topk_logprobs is not None and len(scores.topk_ids) == item.n_action_tokens:
         likely = [
-            [[visible(pieces([int(token)], decode)[0]), value] for token, value in zip(ids, tenths(values), strict=True)][:5]
+            [[visible(say([int(token)])[0]), value] for token, value in zip(ids, tenths(values), strict=True)][:5]
             for ids, values in zip(scores.topk_ids, scores.topk_logprobs, strict=True)
         ]
         out["topk"] = [likely[start:end] for start, end in spans(item)]

@@ -21,6 +21,7 @@ from agentdistill.report.text import visible
 from agentdistill.viewer.derive import derive, scorers_of
 from agentdistill.viewer.encode import Json, numbers, summary, text
 from agentdistill.viewer.source import STOPS, Source, iteration_of
+from agentdistill.viewer.tokens import Pieces
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("core", "data", "colour", "filter", "list", "charts", "detail", "hover", "app")
@@ -61,14 +62,14 @@ def build(source: Source) -> Iterator[str]:
     Raises:
         UserError: when not one trajectory can be read.
     """
-    decode, blocks = source.decoder(), Blocks()
+    say, blocks = Pieces(source.decoder()), Blocks()
     scorers: list[str] = []  # as they are met: a column a scorer, those of earlier rows filled up below
     for batch, items in source.read():
         iteration = iteration_of(batch)
         scorers += [name for name in scorers_of(items) if name not in scorers]
         for item, derived in zip(items, derive(items, source.method, iteration, source.note), strict=True):
             row = summary(item, batch, iteration, scorers)
-            blocks.add(row, text(item, decode), numbers(item, derived, scorers, decode))
+            blocks.add(row, text(item, say), numbers(item, derived, scorers, say))
     blocks.close()
     if not blocks.rows:
         raise UserError("; ".join(source.run.notes) or f"the store of '{source.run.path}' holds no trajectories to view")

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.text import Text
 
 from agentdistill.errors import UserError, nearest
-from agentdistill.report.text import Decode, pieces, shorten, visible
+from agentdistill.report.text import shorten, visible
 from agentdistill.trajectory import FloatArray, Trajectory, Turn
 from agentdistill.viewer.derive import Derived, derive
 from agentdistill.viewer.encode import gaps, mean, says, spans
 from agentdistill.viewer.source import STOPS, Source, iteration_of, teacher_of
+from agentdistill.viewer.tokens import Pieces
 
 BOUNDS = (0.05, 0.2, 0.6, 1.5, 4.0)  # nats at which a shade deepens, as on the page
 _ORANGE = ("#fff2e4", "#ffdfc0", "#fdc48d", "#f7a65c", "#ee8a36")
@@ -63,12 +64,12 @@ def show(source: Source, chosen: Selection, console: Console) -> int:
     Raises:
         UserError: when an id or the scorer is not there, or nothing is stored that fits.
     """
-    seen, decode, shown = _Seen(), source.decoder(), 0
+    seen, say, shown = _Seen(), Pieces(source.decoder()), 0
     for batch, item, derived in _picked(source, chosen, seen):
         if not shown:
             console.print(_legend())
         shown += 1
-        for line in told(item, derived, batch, source, decode, chosen.scorer):
+        for line in told(item, derived, batch, source, say, chosen.scorer):
             console.print(line)
     for name in chosen.ids:
         if name not in seen.ids:
@@ -102,9 +103,7 @@ def _picked(source: Source, chosen: Selection, seen: _Seen) -> Iterator[tuple[st
             yield batch, items[place], every[place]
 
 
-def told(
-    item: Trajectory, derived: Derived, batch: str, source: Source, decode: Decode | None, scorer: str = ""
-) -> Iterator[Text]:
+def told(item: Trajectory, derived: Derived, batch: str, source: Source, say: Pieces, scorer: str = "") -> Iterator[Text]:
     """The lines of one trajectory: what it was, KL by turn, the conversation, and why it ended."""
     teacher = source.teacher if source.teacher in item.scores else teacher_of(item)
     name = scorer or teacher or ""
@@ -123,7 +122,7 @@ def told(
             facts.append(f"{weights_name} {weights[start]:.2f}")
         yield Text("")
         yield Text(" · ".join(facts), "bold")
-        yield from _turn(turn, parted[k], decode)
+        yield from _turn(turn, parted[k], say)
     yield Text.assemble(("✓ success" if item.success else "✗ failure", "bold green" if item.success else "bold red"),
                         f" after {_count(len(item.turns), 'turn')}: {STOPS[item.stop_reason]}.")  # fmt: skip
     if item.error:
@@ -145,14 +144,14 @@ def _heading(item: Trajectory, batch: str, source: Source, scorer: str, kl: floa
     yield Text(" · ".join(fact for fact in facts if fact))
 
 
-def _turn(turn: Turn, apart: list[float], decode: Decode | None) -> Iterator[Text]:
+def _turn(turn: Turn, apart: list[float], say: Pieces) -> Iterator[Text]:
     """The message with its tokens shaded, the furthest of them in words, tool calls, and what the environment answered."""
-    parts = [visible(piece) for piece in pieces(turn.action_ids, decode)]
+    parts = [visible(piece) for piece in say(turn.action_ids)]
     shaded = Text()
     for place, piece in enumerate(parts):
         shaded.append(piece, style(apart[place]) if place < len(apart) else None)
     yield _indented(shaded)
-    if not says(turn, parts, decode):
+    if not says(turn, parts, say):
         yield _indented(Text.assemble(("handed over: ", "dim"), visible(turn.action)))
     order = sorted((place for place, gap in enumerate(apart) if abs(gap) >= BOUNDS[1]), key=lambda place: -abs(apart[place]))
     if order:

@@ -23,8 +23,8 @@ DOCS = Path(__file__).resolve().parents[1]
 KINDS = {**REGISTRIES, "schedule": SCHEDULES}
 TITLES = {
     "signal": "Signals", "baseline": "Baselines", "selection": "Token selection", "step_weight": "Step weights",
-    "gate": "Gates", "rl": "Reward terms", "ratio": "Ratios", "divergence": "Divergences", "aggregation": "Aggregations",
-    "coefficient": "Coefficients", "schedule": "Schedules",
+    "gate": "Gates", "rl": "Reward terms", "ratio": "Ratios", "importance": "Importance weights",
+    "divergence": "Divergences", "aggregation": "Aggregations", "coefficient": "Coefficients", "schedule": "Schedules",
 }  # fmt: skip
 ABOUT = {
     "signal": "What a student token is credited with by the teacher, in the policy-gradient form.",
@@ -34,6 +34,7 @@ ABOUT = {
     "gate": "Where the distillation term is let through.",
     "rl": "The reward's part of the advantage.",
     "ratio": "What the surrogate's ratio is taken against.",
+    "importance": "What a token counts that another policy than the student drew.",
     "divergence": "A loss that is differentiated itself, exact over the vocabulary or of sampled tokens.",
     "aggregation": "How token losses become one number.",
     "coefficient": "A factor that changes with the iteration.",
@@ -42,7 +43,7 @@ ABOUT = {
 # Sections of docs/methods.md whose tables hold what is said of the entries of an axis.
 ANCHORS = {
     "signal": "signals", "baseline": "baselines", "selection": "token-selection", "step_weight": "step-weights",
-    "gate": "gates", "rl": "reward-terms", "ratio": "the-surrogate", "divergence": "divergences",
+    "gate": "gates", "rl": "reward-terms", "ratio": "the-surrogate", "importance": "the-surrogate", "divergence": "divergences",
     "aggregation": "aggregations", "coefficient": "one-equation", "schedule": "schedules",
 }  # fmt: skip
 
@@ -177,7 +178,7 @@ def _use(axis: str, name: str, defaults: dict[str, Any]) -> str:
     if axis == "schedule":
         return yamltext.dump({"schedule": choice})
     method: dict[str, Any] = {"kd_coef": choice} if axis == "coefficient" else {axis: choice}
-    if axis in ("baseline", "selection", "step_weight", "gate", "aggregation", "coefficient"):
+    if axis in ("baseline", "selection", "step_weight", "gate", "importance", "aggregation", "coefficient"):
         method = {"preset": "opd", **method}
     if axis == "ratio":
         method = {"rl": "grpo", **method}

@@ -8,7 +8,7 @@ import numpy as np
 
 from agentdistill.signals import TokenTable
 
-TOKEN_COLUMNS = ("logprob", "teacher", "reference", "recomputed", "entropy", "rkl", "fkl", "rkl_topk")
+TOKEN_COLUMNS = ("logprob", "teacher", "reference", "recomputed", "behaviour", "entropy", "rkl", "fkl", "rkl_topk")
 EPISODE_COLUMNS = ("reward", "group")
 
 
@@ -26,7 +26,7 @@ class Batch:
         lengths = [rng.integers(1, 4, size=rng.integers(1, 4)).tolist() for _ in range(episodes)]
         sizes = [sum(messages) for messages in lengths]
         tokens = {name: [rng.exponential(size=n) for n in sizes] for name in TOKEN_COLUMNS}
-        for name in ("logprob", "teacher", "reference", "recomputed"):
+        for name in ("logprob", "teacher", "reference", "recomputed", "behaviour"):
             tokens[name] = [-values for values in tokens[name]]
         reward, group = rng.integers(0, 2, size=episodes).tolist(), rng.integers(0, 2, size=episodes).tolist()
         return cls(lengths, tokens, {"reward": reward, "group": group})

@@ -30,7 +30,7 @@ import pytest
 
 TABLE = [
     "opd", "gopd", "iwopd", "lightning", "vopd", "selection", "tip", "gate", "kdrl", "gated", "grpo", "ratio", "trrd",
-    "aggregate",
+    "importance", "aggregate",
 ]  # fmt: skip
 VOCABULARY = [
     "divergence", "estimators", "opsd", "logit_std", "eakl", "bdkd", "pld", "sinkd", "adpa", "sft", "support",

@@ -63,6 +63,7 @@ class World:
         by_prefix = {"rkl": rkl, "prefix": torch.arange(len(PREFIXES))}
         by_prefix |= {name: measure(student, self.teacher) for name, measure in method.measures.items()}
         by_token = {"logprob": self.sampler, "recomputed": student, "teacher": self.teacher, "reference": self.reference}
+        by_token["behaviour"] = self.sampler
         return make_table(
             [[1, L - 1]] * len(SEQUENCES),
             **{name: values[POSITIONS].flatten().numpy() for name, values in by_prefix.items()},

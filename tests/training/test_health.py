@@ -83,3 +83,12 @@ def test_the_divergence_does_not_depend_on_what_a_method_selects(scored: Scored)
     assert found["kl"] == pytest.approx(3 / 6)  # the token that is too deep is not of the batch
     assert found["log_ratio_sum"] == pytest.approx(3 / 2)
     assert found["kl_by_turn"] == pytest.approx([2 / 5, (1 + 8) / 2])
+    assert found["log_ratio_sum_by_turn"] == pytest.approx([(2 + 0) / 2, 9])
+
+
+def test_a_turn_that_nobody_spoke_in_has_no_sum(scored: Scored) -> None:
+    table = scored.table.with_column("turn", np.where(scored.table.turn == 1, 2, 0))
+    found = agreement(Scored(table, [], None))["log_ratio_sum_by_turn"]
+    assert found[0] == pytest.approx(1)
+    assert np.isnan(found[1])
+    assert found[2] == pytest.approx(9)

