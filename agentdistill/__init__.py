@@ -13,6 +13,10 @@ from agentdistill.errors import UserError, nearest
 from agentdistill.tool import Tool, tool
 from agentdistill.trajectory import StopReason, ToolCall, Trajectory, Turn
 
+# isort: split
+# For `gymnasium.make("agentdistill:agentdistill/ALFWorld-v0")`, which imports nothing else: names only, no environment.
+from agentdistill import envs as _envs  # noqa: F401
+
 __version__ = "0.1.0"
 _VERBS = (
     "branch",
@@ -20,18 +24,29 @@ _VERBS = (
     "data_import",
     "data_list",
     "data_verify",
+    "doctor",
     "dry_run",
     "envs",
     "evaluate_run",
     "experiment",
+    "export",
+    "import_trajectories",
+    "load_comparison",
+    "load_eval",
+    "load_panel",
     "load_run",
+    "merge",
+    "panel",
+    "provenance",
     "record_demonstrations",
     "replay",
     "report",
     "rollout",
     "score",
     "sft",
+    "show",
     "train",
+    "view",
     "what_if",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,26 +12,34 @@ from agentdistill import config as config_module
 from agentdistill import curricula, environment, yamltext
 from agentdistill.branch import Branches
 from agentdistill.branch import branch as branch_off
-from agentdistill.compare import Comparison, Measure, rates
+from agentdistill.compare import Comparison, Measure, load_comparison
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
 from agentdistill.datasets import data_import, data_list, data_verify
-from agentdistill.errors import StoreError, UserError
-from agentdistill.intervals import Rate
+from agentdistill.doctor import Diagnosis, begin, diagnose
+from agentdistill.doctor import Result as CheckResult
+from agentdistill.errors import UserError
+from agentdistill.evaluation import Evaluation, differences, load_eval, open_run, read_episodes
+from agentdistill.exchange.exporting import export_store
+from agentdistill.exchange.importing import Imported, import_files
 from agentdistill.modules import import_module
+from agentdistill.panel import given, load_panel, look_at, panel
 from agentdistill.policies.load import is_tiny, load_model
-from agentdistill.pool import EnvPool, Workers
+from agentdistill.pool import EnvPool
+from agentdistill.provenance import provenance
 from agentdistill.recording import record_demonstrations
-from agentdistill.replay import Replayer
 from agentdistill.replay import Report as ReplayReport
 from agentdistill.report import report
 from agentdistill.rollout import Task
 from agentdistill.seeds import derive
+from agentdistill.show import show
 from agentdistill.signals import Method
 from agentdistill.store import Store
 from agentdistill.training.check import check, look_up, required_tasks, without_effect
-from agentdistill.training.evaluate import caveats, evaluate, rates_by_type, stop_reasons
+from agentdistill.training.evaluate import caveats, evaluate
 from agentdistill.training.journal import write_atomic
+from agentdistill.training.merging import merge_adapter
+from agentdistill.training.replay_run import module_of, replay_run
 from agentdistill.training.run import Run
 from agentdistill.training.run import train as train_run
 from agentdistill.training.score_run import score_run
@@ -41,6 +50,7 @@ from agentdistill.training.stored_check import check_stored
 from agentdistill.training.what_if import WhatIf, what_if_run
 from agentdistill.trajectory import Trajectory
 from agentdistill.view import load as load_view
+from agentdistill.viewer import view
 
 Say = Callable[[str], None] | None
 __all__ = [
@@ -50,18 +60,29 @@ __all__ = [
     "data_import",
     "data_list",
     "data_verify",
+    "doctor",
     "dry_run",
     "envs",
     "evaluate_run",
     "experiment",
+    "export",
+    "import_trajectories",
+    "load_comparison",
+    "load_eval",
+    "load_panel",
     "load_run",
+    "merge",
+    "panel",
+    "provenance",
     "record_demonstrations",
     "replay",
     "report",
     "rollout",
     "score",
     "sft",
+    "show",
     "train",
+    "view",
     "what_if",
 ]
 
@@ -97,7 +118,9 @@ def train(
         UserError: for whatever the user can mend.
     """
     config = experiment(source, overrides)
-    return train_run(config, _folder(config, out), resume=resume, say=say)
+    folder = _folder(config, out)
+    begin(config, folder, say or print)
+    return train_run(config, folder, resume=resume, say=say)
 
 
 def sft(
@@ -164,45 +187,60 @@ def rollout(
 
 
 def evaluate_run(
-    model: str, env: str, *, out: str | Path, tasks: int = 200, split: str = "test", samples: int = 1,
-    temperature: float = 0.0, max_tokens: int = 64, max_turns: int = 30, max_context: int = 2048,
+    model: str, env: str | None = None, *, out: str | Path, tasks: int | None = None, split: str | None = None,
+    samples: int = 1, temperature: float = 0.0, max_tokens: int = 64, max_turns: int = 30, max_context: int = 2048,
     options: Mapping[str, Any] | None = None, view: str | Mapping[str, Any] = "chat", module: str = "", workers: int = 0,
-    seed: int = 0, say: Say = None,
-) -> Rate:  # fmt: skip
-    """Success of a model on fixed tasks with a 95 % interval (`intervals.clustered`); written to `OUT/eval.json`.
+    seed: int = 0, panel: str | Path | None = None, say: Say = None,
+) -> Evaluation:  # fmt: skip
+    """Success and mean reward of a model on fixed tasks with 95 % intervals, by task type too; written to `OUT/eval.json`.
 
     Args:
+        env, options, split, tasks: the first `tasks` of a split, 200 of `test` by default; or they are the panel's.
         samples: episodes a task; more than 1 only at a temperature above 0.
         view, module, workers: as for `rollout`.
+        panel: a stored list of tasks (see `panel.panel`); a copy goes to `OUT/panel.json`.
 
     Raises:
-        UserError: as `rollout`.
+        UserError: as `rollout`, and when the environment's tasks are no longer the panel's.
     """
+    fixed = None if panel is None else load_panel(panel)
+    if fixed is not None:
+        given(fixed, {"env": env, "options": options or None, "split": split, "tasks": tasks})
+        env, options, split, tasks = fixed.env, fixed.options, fixed.split, len(fixed.tasks)
+    if env is None:
+        raise UserError("an evaluation needs an environment, or a --panel that names one")
+    split, tasks = split or "test", 200 if tasks is None else tasks
     config = _arguments(
         model, env, tasks, split, samples, temperature, max_tokens, max_turns, max_context, options, view, module, workers, seed
     )  # fmt: skip
     folder = _new_result(out, "eval.json", "store/eval.parquet")
-    _resolve_environment(config, [(split, tasks)])
+    if fixed is None:
+        _resolve_environment(config, [(split, tasks)])
     lm = load_model(model)
     session = Session(config, folder, resume=True, say=say)
     try:
+        about: dict[str, Any] = {
+            "model": model, "env": env, "split": split, "temperature": temperature, "samples": samples, "max_turns": max_turns,
+            "max_tokens": max_tokens, "max_context": max_context, "view": view,
+        }  # fmt: skip
+        if fixed is not None:
+            fixed.require_same(look_at(session.pool, fixed.seeds))
+            write_atomic(folder / "panel.json", fixed.text())
+            about["panel"] = {"name": fixed.name, "sha256": fixed.sha256}
+        seeds = fixed.seeds if fixed is not None else session.seeds(split, tasks)
         params = session.config.sampling
-        rate, played = evaluate(
-            session.rollout(lm), session.seeds(split, tasks), params, seed=seed, label="eval", samples=samples
-        )
+        _, played = evaluate(session.rollout(lm), seeds, params, seed=seed, label="eval", samples=samples)
         session.store.write("eval", played)
         for note in caveats(played):
             session.say(note)
-        about = {"model": model, "env": env, "split": split, "temperature": temperature}
-        kinds = rates_by_type(played)
-        record = {**about, **rate.as_dict(), "stop_reasons": stop_reasons(played)}
-        if kinds:
-            record["by_type"] = {kind: each.as_dict() for kind, each in kinds.items()}
-        write_atomic(session.folder / "eval.json", json.dumps(record))
-        session.say(f"success {rate} on {split} tasks of {env}")
-        for kind, each in kinds.items():
+        found = Evaluation.of(str(out), played, about)
+        write_atomic(session.folder / "eval.json", json.dumps(found.as_dict()))
+        which = f"panel {fixed.name}" if fixed is not None else f"{split} tasks of {env}"
+        session.say(f"success {found.result.success} on {which}")
+        session.say(f"reward {found.result.reward}")
+        for kind, each in found.by_type.items():
             session.say(f"  {kind or 'no type'}: {each}")
-        return rate
+        return found
     finally:
         session.close()
 
@@ -286,29 +324,15 @@ def replay(
     Raises:
         UserError: when there is no such run or batch, or an environment cannot be made.
     """
-    store, tell = load_run(run), say or print
-    if named := module or _module_of(Path(run)):
-        import_module(located(named, Path.cwd()))
-    out = ReplayReport(problems=[] if batch else store.problems())
-    with Replayer(Workers(workers) if workers else None, lambda difference: tell(str(difference))) as replayer:
-        for name in [batch] if batch else store.batches():
-            try:
-                stored = store.read(name, ())
-            except StoreError as error:
-                if batch:
-                    raise
-                out.problems.append(str(error))
-                continue
-            found = replayer.replay(stored)
-            out.episodes += found.episodes
-            out.differences += found.differences
-            tell(f"{name}: {found.episodes} episodes replayed, {len(found.differences)} differ")
-    return out
+    store = load_run(run)
+    if batch is not None:
+        store.size(batch)  # refuses an unknown one
+    return replay_run(Path(run), store, None if batch is None else [batch], module, workers, say or print)
 
 
 def score(
     run: str | Path, model: str, *, name: str = "", batch: str | None = None, top_k: int = 0, entropy: bool = False,
-    as_student: bool = False, token_budget: int | None = None, tokenizer: str = "", say: Say = None,
+    as_student: bool = False, token_budget: int | None = None, tokenizer: str = "", workers: int = 0, say: Say = None,
 ) -> Added:  # fmt: skip
     """Put what a model says of the stored student tokens beside them, in the same numbers that training would have used.
 
@@ -325,22 +349,25 @@ def score(
         as_student: show it the student's prompts even where a trajectory has others, with the plan, for its teacher.
         token_budget: rows × longest sequence in one pass; the run's own by default, as in training.
         tokenizer: a model with the tokenizer of the stored tokens, where the run's folder does not have it.
+        workers: processes that share the work, each with the model (on a GPU of its own, where there are several); 0: this one.
         say: takes lines of progress; the terminal by default.
 
     Returns:
         What was added: episodes, tokens, seconds, and bytes on disk by column.
 
     Raises:
-        UserError: for an unknown run, batch or model, another vocabulary, or a name that is another model's.
+        UserError: for an unknown run, batch or model, another vocabulary, or a name that is another model's or that another
+            process is adding scores under.
     """
     store = load_run(run)
     batches = store.batches()
     if batch is not None:
         store.size(batch)  # refuses an unknown one
         batches = [batch]
+    store.require_whole(None if batch is None else batches)
     return score_run(
         Path(run), name or model, model, batches, top_k=top_k, entropy=entropy, as_student=as_student,
-        token_budget=token_budget, tokenizer=tokenizer, say=say,
+        token_budget=token_budget, tokenizer=tokenizer, workers=workers, say=say,
     )  # fmt: skip
 
 
@@ -366,8 +393,8 @@ def branch(
         UserError: when the run, the batch or the model is missing, or no episode goes on after that turn.
     """
     source, folder = Path(run), _new_result(out, "store/branch.parquet")
-    config = _as_played(source, policy, module or _module_of(source), workers, seed)
-    parents = _evaluation(f"{run}:{batch}" if batch else str(run))
+    config = _as_played(source, policy, module or module_of(source), workers, seed)
+    parents = read_episodes(f"{run}:{batch}" if batch else str(run))
     session = Session(config, folder, resume=True, say=say)
     try:
         heat = parents[0].temperature if temperature is None and parents else temperature
@@ -450,41 +477,86 @@ def compare(
     Raises:
         UserError: when one of them holds no evaluation, or they share fewer than two tasks.
     """
-    ours, theirs = _evaluation(str(first)), _evaluation(str(second))
-    found, tell = compare_pairs(ours, theirs, measure), say or print
-    for name, side in ((first, ours), (second, theirs)):
-        tell(f"{name}: success {rates(side)}")
-    tell(found.verdict)
-    if found.left_out:
-        tell(f"{found.left_out} tasks that only one of them has were left out")
+    ours, theirs = read_episodes(str(first)), read_episodes(str(second))
+    sides, tell = [load_eval(first), load_eval(second)], say or print
+    found = compare_pairs(ours, theirs, measure)
+    found = dataclasses.replace(found, notes=differences(*sides))
+    for side in sides:
+        tell(f"{side.name}: {side.result}")
+    for line in found.lines:
+        tell(line)
     if out is not None:
         path = _named(out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps({"first": str(first), "second": str(second), **found.as_dict()}, indent=1))
+        write_atomic(path, json.dumps({"sides": [str(first), str(second)], **found.as_dict()}, indent=1))
     return found
 
 
-def _evaluation(name: str) -> list[Trajectory]:
-    """The trajectories of an evaluation: `FOLDER:BATCH`, or the one that a folder is about."""
-    folder, colon, batch = name.rpartition(":")
-    if not colon or Path(name).is_dir():
-        folder, batch = name, ""
-    store = load_run(folder)
-    known = store.batches()
-    chosen = batch or next((each for each in ("eval", "eval-after", "rollout") if each in known), "")
-    if not chosen:
-        there = f"; it holds {', '.join(known[:4])}" if known else ""
-        raise UserError(f"'{name}' holds no evaluation{there}; name a batch as FOLDER:BATCH")
-    return store.read(chosen)
+def import_trajectories(
+    files: str | Path | Sequence[str | Path], format: str, *, out: str | Path, tokenizer: str, call_format: str = "hermes",
+    success_at: float = 1.0, skip_bad: bool = False, say: Say = None,
+) -> Imported:  # fmt: skip
+    """Store conversations that were had elsewhere, tokenised once, as batch `imported` of a new folder.
+
+        ad.import_trajectories("logs/run.eval", "inspect", out="runs/theirs", tokenizer="runs/quickstart/final")
+
+    They can be scored, looked at, compared, exported and imitated. Their log-probs are NaN, and no environment answers for
+    them, so they are not replayed, branched from, judged by `what_if`, or trained on as if the student had sampled them.
+
+    Args:
+        files: one file, or several.
+        format: of the files: `chat`, `inspect` or `verifiers` (see docs/export.md).
+        out: folder that does not exist yet.
+        tokenizer: model whose tokenizer and chat template are taken: the student's, or the scorer's.
+        call_format: how tool calls and their results stand in the text.
+        success_at: the reward from which on a conversation is a success, where its log does not say.
+        skip_bad: leave bad records out, by name, instead of refusing them all.
+        say: takes a line on what was imported, and one for each record left out; the terminal by default.
+
+    Raises:
+        UserError: for an unknown format or model, an unreadable file, a bad record (by file and line), or an `out` that holds
+            something; nothing is written then.
+    """
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(each) for each in files]
+    tell = say or print
+    found = import_files(
+        paths, format, _named(out), tokenizer, calls=call_format, success_at=success_at, skip_bad=skip_bad
+    )  # fmt: skip
+    for each in found.skipped:
+        tell(f"left out: {each}")
+    tell(str(found))
+    return found
 
 
-def _module_of(folder: Path) -> str:
-    """The module that a run's experiment imports, or an empty string."""
-    try:
-        module = yamltext.read((folder / "experiment.yaml").read_text(encoding="utf-8"))["env"]["module"]
-    except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError):
-        return ""
-    return str(module or "")
+def export(
+    run: str | Path, format: str, *, out: str | Path, batch: str | None = None, success_only: bool = False,
+    table: str | None = None, shape: str | None = None, say: Say = None,
+) -> int:  # fmt: skip
+    """Write stored trajectories for other programs to read; the number of rows.
+
+        ad.export("runs/quickstart", "sft", out="sft.jsonl", success_only=True, shape="prompt-completion")
+
+    Args:
+        run: folder of a run, a rollout, an evaluation or an import.
+        format: `parquet`, `jsonl`, `chat`, `sft` or `wandb` (see docs/export.md).
+        out: file or folder that does not exist yet.
+        batch: one stored batch, such as `iter-000001`; all by default.
+        success_only: leave out what was no success.
+        table: for `parquet` and `wandb`: a row for each of the `trajectories`, `turns` or `tokens`.
+        shape: for `sft`: `messages` or `prompt-completion`.
+        say: takes a line on what was written; the terminal by default.
+
+    Raises:
+        UserError: for an unknown run, batch, format or option, a package that is missing, or an `out` that is there already.
+    """
+    folder, path = Path(run), _named(out)
+    options = {"table": table, "shape": shape}
+    n = export_store(
+        load_run(folder), folder.resolve().name, format, path, [batch] if batch is not None else [],
+        success_only=success_only, options=options,
+    )  # fmt: skip
+    (say or print)(f"{n} rows written to {path}")
+    return n
 
 
 def load_run(folder: str | Path) -> Store:
@@ -493,12 +565,55 @@ def load_run(folder: str | Path) -> Store:
     Raises:
         UserError: when there is no such folder, or nothing of the kind in it.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise UserError(f"there is no run folder '{folder}'")
-    if not (path / "store").is_dir() and not (path / "experiment.yaml").is_file():
-        raise UserError(f"folder '{folder}' holds no run: it has neither an experiment.yaml nor a store")
-    return Store(path / "store")
+    return open_run(folder)
+
+
+def doctor(
+    source: str | Path | Mapping[str, Any] | Experiment | None = None, *, out: str | Path | None = None, cheap: bool = False,
+    tell: Callable[[CheckResult], None] | None = None, **overrides: Any,
+) -> Diagnosis:  # fmt: skip
+    """Look an experiment, its models and the machine over, check by check (see `agentdistill.doctor`). Nothing is trained.
+
+        ad.doctor("experiments/quickstart.yaml").healthy
+
+    Args:
+        source: experiment file, mapping or object, or a run's folder, whose own models are looked at; None: the machine alone.
+        out: where the run is, or will be; `runs/<name>` by default.
+        cheap: leave out what loads environments, tokenizers or models.
+        tell: called with each result as it comes.
+        overrides: sections, or fields by dotted name.
+
+    Raises:
+        UserError: when the experiment cannot be read. What is wrong with it is in the result.
+    """
+    trained = isinstance(source, str | Path) and Path(source).is_dir()
+    if isinstance(source, str | Path) and trained:
+        source, out = Path(source) / "experiment.yaml", source if out is None else out
+    config = None if source is None else experiment(source, overrides)
+    folder = None if config is None else _folder(config, out)
+    return diagnose(config, folder, trained=trained, cheap=cheap, tell=tell or (lambda _: None))
+
+
+def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:
+    """Write an adapter's model as whole fp32 weights, which any program of Transformers loads.
+
+    Args:
+        source: folder of an adapter, or of a run that distilled into one.
+        out: the new model's folder.
+        say: takes a line about the result; the terminal by default.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: when there is no adapter, something stands in `out` already, or merging changes what the model says.
+    """
+    found = merge_adapter(str(source), _named(out))
+    (say or print)(
+        f"merged into {found.folder}: '{found.base}' with the adapter of '{source}'; log-probs of {found.tokens} tokens differ "
+        f"by {found.change:.1e} nats at most"
+    )
+    return found.folder
 
 
 def _folder(config: Experiment, out: str | Path | None) -> Path:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentdistill.errors import UserError
+from agentdistill.imported import require_played
 from agentdistill.policies.base import SamplingParams
-from agentdistill.replay import COMPARED, Difference, unequal
+from agentdistill.replay import COMPARED, Difference, as_text, unequal
 from agentdistill.rollout import Rollout, Task
 from agentdistill.seeds import derive
 from agentdistill.trajectory import StopReason, Trajectory
@@ -51,10 +52,11 @@ def branch(
         label: ids of the branches begin with it.
 
     Raises:
-        UserError: for a turn below 0, or parents of another environment.
+        UserError: for a turn below 0, or parents of another environment, or imported ones.
     """
     if turn < 0:
         raise UserError(f"turn is {turn}; it is the number of messages to keep, 0 or more")
+    require_played(parents, "branched from: no environment answers for it")
     pool, out = rollout.pool, Branches()
     for parent in parents:
         if (parent.env_id, parent.env_options) != (pool.env_id, pool.options):
@@ -90,7 +92,7 @@ def _difference(parent: Trajectory, child: Trajectory, turn: int) -> Difference 
         else:
             found = ("context", "room for its messages", f"none for the policy's tokenizer ({child.stop_reason})")
         if found is not None:
-            return Difference(parent.id, parent.task_id, parent.seed, k, found[0], str(found[1]), str(found[2]))
+            return Difference(parent.id, parent.task_id, parent.seed, k, found[0], as_text(found[1]), as_text(found[2]))
     return None
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
@@ -69,7 +70,7 @@ def end_with(parent: int) -> bool:
     return os.getppid() == parent
 
 
-def kill(process: subprocess.Popen[bytes], link: socket.socket, owner: int) -> None:
+def kill(process: subprocess.Popen[bytes], link: socket.socket | Connection, owner: int) -> None:
     """Close the link, and kill the child with all that it has started, unless this is a fork of the process that owns it."""
     link.close()
     if owner == os.getpid():

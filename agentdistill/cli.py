@@ -19,6 +19,9 @@ from tyro.conf import Positional
 
 from agentdistill import stop
 from agentdistill.cli_data import Data, mapping
+from agentdistill.cli_exchange import Export, Import
+from agentdistill.cli_results import Panel, Provenance, Show
+from agentdistill.cli_view import View
 from agentdistill.errors import UserError
 
 
@@ -72,7 +75,7 @@ def _mapping(text: str) -> dict[str, Any]:
     return mapping(text, "{challenge: cooking}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Play:
     model: Positional[str]
     """Model folder, hub id, or pip:package."""
@@ -105,7 +108,7 @@ class _Play:
         return {**values, "options": options, "view": view}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rollout(_Play):
     """Play tasks with a model and store the trajectories."""
 
@@ -119,11 +122,18 @@ class Rollout(_Play):
         api.rollout(**self.arguments())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Eval(_Play):
-    """Success of a model on fixed tasks, with a 95 % interval."""
+    """Success and mean reward of a model on fixed tasks, with 95 % intervals."""
 
-    tasks: int = 200
+    env: Positional[str | None] = None  # type: ignore[assignment]
+    """Registered environment id; not needed with --panel."""
+    split: str | None = None  # type: ignore[assignment]
+    """Split of the tasks (default: test)."""
+    tasks: int | None = None
+    """How many, its first ones (default: 200)."""
+    panel: str | None = None
+    """File of a stored list of tasks, which `agentdistill panel` makes, instead of a split."""
     samples: int = 1
     """Episodes a task; more than 1 only at a temperature above 0."""
     temperature: float = 0.0
@@ -240,6 +250,8 @@ class Score:
     """Rows times longest sequence in one pass (default: the run's own)."""
     tokenizer: str = ""
     """A model with the tokenizer of the stored tokens, where the run's folder does not have it."""
+    workers: int = 0
+    """Processes that share the work, each with the model; 0: this one."""
     what_if: str = ""
     """Show the weights and advantages of another method, such as method=sod,delta=0.5; nothing is trained."""
     out: str | None = None
@@ -255,7 +267,7 @@ class Score:
         if self.out is not None and not self.what_if:
             raise UserError("--out is for what --what-if shows, and nothing is asked by it; the scores go into the run's store")
         if model:
-            fields = ("batch", "top_k", "entropy", "as_student", "token_budget", "tokenizer")
+            fields = ("batch", "top_k", "entropy", "as_student", "token_budget", "tokenizer", "workers")
             api.score(self.run_folder, model, name=name, **{field: getattr(self, field) for field in fields})
         if self.what_if:
             found = api.what_if(self.run_folder, self.what_if, scorer=name, batch=self.batch, out=self.out)
@@ -285,11 +297,65 @@ class Compare:
         api.compare(self.first, self.second, measure=self.measure, out=self.out)
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Look an experiment, its models and this machine over before hours are spent on them; it exits with 1 on a failure.
+
+    Fields are overridden as for train.
+    """
+
+    experiment: Positional[str | None] = None
+    """An experiment file, or a run's folder (default: only the machine is looked at)."""
+    out: str | None = None
+    """Run folder (default: runs/<name>)."""
+    cheap: bool = False
+    """Leave out what loads environments, tokenizers or models."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def run(self) -> None:
+        """Do it."""
+        from agentdistill import api, config, console
+
+        found = api.doctor(self.experiment, out=self.out, cheap=self.cheap, **config.parse_overrides(self.overrides))
+        if self.json:
+            print(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
+        else:
+            rows = [(each.name, each.outcome, f"{each.seconds:.1f} s", each.detail) for each in found.results]
+            console.table(("check", "outcome", "time", "what was found"), rows)
+        if found.failed:
+            raise UserError(
+                f"{len(found.failed)} of {len(found.results)} checks failed: {', '.join(e.name for e in found.failed)}"
+            )
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Write a LoRA adapter's model as whole fp32 weights, which any program of Transformers loads."""
+
+    adapter: Positional[str]
+    """Folder of an adapter, or of a run that distilled into one."""
+    out: str
+    """The new model's folder."""
+
+    def run(self) -> None:
+        """Do it."""
+        from agentdistill import api
+
+        api.merge(self.adapter, out=self.out)
+
+
 Verb = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Sft, tyro.conf.subcommand("sft")]
 Verb = Verb | Annotated[Rollout, tyro.conf.subcommand("rollout")] | Annotated[Eval, tyro.conf.subcommand("eval")]  # type: ignore[misc]
 Verb = Verb | Annotated[Replay, tyro.conf.subcommand("replay")]  # type: ignore[misc]
 Verb = Verb | Annotated[Score, tyro.conf.subcommand("score")]  # type: ignore[misc]
-Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")]  # type: ignore[misc]
+Verb = Verb | Annotated[Compare, tyro.conf.subcommand("compare")] | Annotated[View, tyro.conf.subcommand("view")]  # type: ignore[misc]
+Verb = Verb | Annotated[Panel, tyro.conf.subcommand("panel")] | Annotated[Show, tyro.conf.subcommand("show")]  # type: ignore[misc]
+Verb = Verb | Annotated[Provenance, tyro.conf.subcommand("provenance")]  # type: ignore[misc]
+Verb = Verb | Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]  # type: ignore[misc]
+Verb = Verb | Annotated[Doctor, tyro.conf.subcommand("doctor")]  # type: ignore[misc]
+Verb = Verb | Annotated[Merge, tyro.conf.subcommand("merge")]  # type: ignore[misc]
 Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
 
@@ -305,7 +371,10 @@ def main(argv: list[str] | None = None) -> int:
         command = _command(words)
         importlib.import_module("agentdistill.api")  # torch and the rest, which every verb needs
         resumes = isinstance(command, Sft) or (isinstance(command, Train) and not command.dry_run)
-        stop.command.gently("; go on from the last checkpoint with --resume" if resumes else "")
+        hint = "; go on from the last checkpoint with --resume" if resumes else ""
+        if isinstance(command, Score) and command.scorer:
+            hint = "; what is scored is stored, and the same command goes on with the rest"
+        stop.command.gently(hint)
         command.run()
         sys.stdout.flush()
     except UserError as error:
@@ -332,12 +401,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(words: list[str]) -> Any:
-    """The verb's object. Words such as `--train.lr 1e-6` of `train` and `sft` are set aside as overrides."""
+    """The verb's object. Words such as `--train.lr 1e-6` of `train`, `sft` and `doctor` are set aside as overrides."""
     own: list[str] = []
     overrides: list[str] = []
-    takes = bool(words) and words[0] in ("train", "sft")
+    takes = bool(words) and words[0] in ("train", "sft", "doctor")
     rest = list(words)
     known = {"--out", "--resume", "--no-resume", "--dry-run", "--no-dry-run", "--role", "--help", "-h"}
+    known |= {"--cheap", "--no-cheap", "--json", "--no-json"} if words[:1] == ["doctor"] else set()
     while rest:
         word = rest.pop(0)
         if takes and word.startswith("--") and word.partition("=")[0] not in known:

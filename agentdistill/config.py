@@ -129,10 +129,51 @@ class SftSection(Section):
 
 
 class ModelSection(Section):
-    """The student: a reference (see `policies.load`), and how it is warmed up."""
+    """A model by its reference (see `policies.load`), and how it is warmed up."""
 
     model: str = Field(min_length=1, description="folder, hub id, pip:package or tiny:<width>x<depth>")
     sft: SftSection | None = Field(None, description="supervised stage before distillation")
+
+
+class LoraSection(Section):
+    """LoRA (arXiv 2106.09685): distillation trains small matrices beside the student's linear layers, and nothing else."""
+
+    r: int = Field(64, ge=1, description="rank of the adapter")
+    alpha: float = Field(128, gt=0, description="the adapter's share is multiplied by alpha/r")
+    dropout: float = Field(0, ge=0, lt=1, description="must be 0: the policy that is trained is the one that played")
+    targets: Literal["all-linear"] | list[str] = Field(
+        "all-linear", description="the linear layers with an adapter: all but the output head, or names such as q_proj"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_target(cls, value: Any) -> Any:
+        """`targets: q_proj` is short for `targets: [q_proj]`."""
+        if isinstance(value, Mapping) and isinstance(one := value.get("targets"), str) and one != "all-linear":
+            return {**value, "targets": [one]}
+        return value
+
+    @field_validator("dropout", mode="after")
+    @classmethod
+    def _no_dropout(cls, value: float) -> float:
+        if value:
+            raise ValueError(
+                f"must be 0, not {shown(value)}: dropout would make the policy that is trained another than the one that played"
+            )
+        return value
+
+    @field_validator("targets", mode="after")
+    @classmethod
+    def _some_target(cls, value: str | list[str]) -> str | list[str]:
+        if value != "all-linear" and (not value or not all(value)):
+            raise ValueError("must name at least one layer, such as q_proj, or be all-linear")
+        return value
+
+
+class StudentSection(ModelSection):
+    """The student: a model, how it is warmed up, and whether all of it or an adapter is distilled into."""
+
+    lora: LoraSection | None = Field(None, description="train a LoRA adapter instead of all weights")
 
 
 class TeacherSection(ModelSection):
@@ -238,13 +279,28 @@ class EngineSection(Section):
     threads: int = Field(0, ge=0, le=4096, description="CPU threads for torch; 0: its own choice")
 
 
+class LogSection(Section):
+    """Where the numbers of `metrics.jsonl` are shown as well (see docs/logging.md)."""
+
+    backends: list[str] = Field(default_factory=list, description="of wandb, tensorboard, trackio; jsonl is always written")
+    project: str = Field("agentdistill", min_length=1, description="under which W&B and trackio list the run")
+    mode: Literal["offline", "online"] = Field("offline", description="W&B's; the variable WANDB_MODE goes before it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_names(cls, value: Any) -> Any:
+        """`log: [wandb]` and `log: wandb` are short for `log: {backends: [wandb]}`."""
+        named = [value] if isinstance(value, str) else value
+        return {"backends": named} if isinstance(named, list) else value
+
+
 class Experiment(Section):
     """One experiment file."""
 
     name: str = Field("run", description="what the run is called; its folder is runs/<name>")
     seed: int = Field(0, description="every random choice follows from it")
     env: EnvSection
-    student: ModelSection
+    student: StudentSection
     teacher: TeacherSection | None = None
     teachers: dict[str, TeacherSection] = Field(
         default_factory=dict,
@@ -263,6 +319,7 @@ class Experiment(Section):
     train: TrainSection = Field(default_factory=TrainSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     engine: EngineSection = Field(default_factory=EngineSection)
+    log: LogSection = Field(default_factory=LogSection)
 
     @model_validator(mode="before")
     @classmethod

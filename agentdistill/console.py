@@ -26,16 +26,23 @@ class Console:
         minutes, seconds = divmod(int(time.perf_counter() - self._began), 60)
         self._rich.print(Text.assemble((f"{minutes:3d}:{seconds:02d}  ", "dim"), text))
 
-    def tick(self, what: str, done: int, total: int) -> None:
-        """Show how far something is; only a terminal sees it, and the bar goes when it is complete."""
+    def tick(self, what: str, done: int, total: int, now: str = "") -> None:
+        """Show how far something is; only a terminal sees it, and the bar goes when it is complete.
+
+        Args:
+            now: the latest numbers, which stand behind the time left.
+        """
         if self._sink is not None or not self._rich.is_terminal:
             return
         if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[now]}", markup=False),
+            )  # fmt: skip
             self._bar = Progress(*columns, console=self._rich, transient=True)
-            self._bar.add_task(what, total=total)
+            self._bar.add_task(what, total=total, completed=done, now=now)
             self._bar.start()
-        self._bar.update(self._bar.tasks[0].id, description=what, completed=done, total=total)
+        self._bar.update(self._bar.tasks[0].id, description=what, completed=done, total=total, now=now)
         if done >= total:
             self.close()
 

@@ -7,20 +7,19 @@ registered, listed and made is `registration.py`; its names are here too.
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.error import ResetNeeded
 
 from agentdistill.errors import UserError, nearest
 from agentdistill.faults import Breach, EnvironmentFault, blame, one_line, require_text
+from agentdistill.guards import Guarded
 from agentdistill.registration import (
     Entry,
     Requirement,
@@ -91,7 +90,7 @@ class UnicodeText(gym.spaces.Space[str]):
         return f"UnicodeText({self.max_length})"
 
 
-class TextEnv(gym.Env[str, str]):
+class TextEnv(Guarded, gym.Env[str, str]):
     """A text environment. `reset(seed=s)` chooses task `s` and is deterministic; `info` carries:
 
     - after `reset`: `task_id` (str), and whatever else helps a reader;
@@ -106,24 +105,17 @@ class TextEnv(gym.Env[str, str]):
     `success` is a statement about the episode so far, so the last one counts: what was reached at one step and lost at a
     later one is no success. A step without it leaves the last word standing, except that an end with a positive reward
     is a success.
+
+    Subclasses need not look after the order of calls (see `guards.py`): a step before a reset, after the end of an episode or
+    after `close` raises `gymnasium.error.ResetNeeded`, and a seed, an action or an option of a wrong type a `UserError`.
     """
 
     observation_space: gym.Space[str] = UnicodeText()
     action_space: gym.Space[str] = UnicodeText()
     system_prompt: str = ""
 
-    _textenv_closed = False
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Look after what no subclass should have to: `step` gets valid text only, and after `close` nothing but a reset."""
-        super().__init_subclass__(**kwargs)
-        for name, guard in _GUARDS.items():
-            if name in cls.__dict__:
-                setattr(cls, name, guard(cls.__dict__[name]))
-
     def close(self) -> None:
         """End the episode; a reset begins another."""
-        self._textenv_closed = True
 
     def task_seeds(self, split: str) -> Sequence[int]:
         """Seeds of the tasks in a split (`train`, `valid`, `test`); the splits are disjoint.
@@ -148,39 +140,6 @@ class TextEnv(gym.Env[str, str]):
         Under `files` are fingerprints by name; a resumed run says which are others than before.
         """
         return {}
-
-
-def _guarded_step(own: Callable[..., Any]) -> Callable[..., Any]:
-    """A `step` that refuses what is no text, and gets `?` for half of a surrogate pair, which nothing else could take."""
-
-    @functools.wraps(own)
-    def step(self: TextEnv, action: str) -> Any:
-        if self._textenv_closed:
-            raise ResetNeeded("the environment is closed: call reset()")
-        if not isinstance(action, str):
-            raise UserError(f"an action is text, and {one_line(repr(action), 80)} is of type {type(action).__name__}")
-        return own(self, action if action.isascii() else action.encode("utf-8", "replace").decode())
-
-    return step
-
-
-def _then(closed: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """After the call the environment is closed, or it is not."""
-
-    def guard(own: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(own)
-        def call(self: TextEnv, *args: Any, **kwargs: Any) -> Any:
-            self._textenv_closed |= closed  # also where it raises
-            answer = own(self, *args, **kwargs)
-            self._textenv_closed = closed
-            return answer
-
-        return call
-
-    return guard
-
-
-_GUARDS = {"step": _guarded_step, "reset": _then(closed=False), "close": _then(closed=True)}
 
 
 def pick_split(splits: Mapping[str, Sequence[int]], split: str, owner: str) -> Sequence[int]:

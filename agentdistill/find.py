@@ -19,7 +19,7 @@ from typing import Any
 
 from agentdistill import graders
 from agentdistill.errors import UserError, nearest
-from agentdistill.faults import described
+from agentdistill.faults import described, one_line
 from agentdistill.tool import Tool, as_tool, declared_tools
 
 GROUP = "agentdistill.tools"
@@ -57,9 +57,13 @@ def find_grader(spec: Grader | str) -> Grader:
     """The grader that `spec` is or names: one of `agentdistill.graders`, or `module:attribute`.
 
     Raises:
-        UserError: for a name that nothing has (the nearest is given) or a path that cannot be imported.
+        UserError: for a name that nothing has (the nearest is given), a path that cannot be imported, or what cannot be called.
     """
     if not isinstance(spec, str):
+        if not callable(spec):
+            raise UserError(
+                f"a grader is a function (answer, expected) -> bool or the name of one, not {one_line(repr(spec), 80)}"
+            )
         return spec
     if ":" in spec:
         found = import_path(spec)

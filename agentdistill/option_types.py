@@ -13,7 +13,8 @@ _PLAIN: Mapping[Any, tuple[str, tuple[type, ...]]] = {
     bool: ("true or false", (bool,)),
     int: ("a whole number", (numbers.Integral,)),
     float: ("a number", (numbers.Real,)),
-    str: ("text", (str, os.PathLike)),  # a notebook's paths are paths
+    str: ("text", (str,)),
+    os.PathLike: ("a path", (os.PathLike,)),
     type(None): ("null", (type(None),)),
 }
 
@@ -44,10 +45,15 @@ def _parts(hint: Any) -> tuple[Any, ...]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    return any(_fits_one(value, part) for part in _parts(hint))
+    parts = _parts(hint)
+    # A notebook's paths are paths; where text may also be a mapping or a list, it is a name.
+    if isinstance(value, os.PathLike) and str in parts and all(part in (str, type(None)) for part in parts):
+        return True
+    return any(_fits_one(value, part) for part in parts)
 
 
 def _fits_one(value: Any, hint: Any) -> bool:
+    hint = os.PathLike if get_origin(hint) is os.PathLike else hint
     if hint in _PLAIN:
         return isinstance(value, _PLAIN[hint][1]) and (hint is bool or not isinstance(value, bool))
     origin = get_origin(hint) or hint
@@ -78,8 +84,8 @@ def _kind(origin: Any) -> Any:
 def _words(hint: Any) -> Iterable[str]:
     for part in _parts(hint):
         origin = get_origin(part) or part
-        if part in _PLAIN:
-            yield _PLAIN[part][0]
+        if origin in _PLAIN:
+            yield _PLAIN[origin][0]
         elif origin is Literal:
             yield from map(repr, get_args(part))
         elif _kind(origin) is Mapping:

@@ -148,7 +148,7 @@ def catalogue() -> list[Entry]:
     return [Entry(name, _registered[name].source, _missing(name)) for name in registered()]
 
 
-def make(env_id: str, **options: Any) -> gym.Env[str, str]:
+def make(env_id: str, /, **options: Any) -> gym.Env[str, str]:
     """Make a registered environment.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,6 +11,7 @@ from typing import Any, Self
 from agentdistill.environment import Answer, EnvironmentFault
 from agentdistill.episode import Play
 from agentdistill.errors import UserError
+from agentdistill.imported import require_played
 from agentdistill.pool import EnvPool, Workers
 from agentdistill.trajectory import StopReason, Trajectory
 from agentdistill.verbs import callable_as_verb
@@ -17,6 +19,9 @@ from agentdistill.view import opening
 
 RESET = -1
 """The turn of a difference that shows before the first action."""
+_BROKEN = textwrap.TextWrapper(
+    120, drop_whitespace=False, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False
+)  # long lines of a difference, with every character
 COMPARED = ("observation", "reward", "terminated", "truncated")
 
 
@@ -43,7 +48,9 @@ class Difference:
     def __str__(self) -> str:
         where = "at reset" if self.turn == RESET else f"at turn {self.turn + 1}"
         head = f"{self.trajectory} (task {self.task_id}, seed {self.seed}) differs {where}, in its {self.what}:"
-        old, new = (text.splitlines() or [""] for text in (self.stored, self.replayed))
+        old, new = _lines(self.stored), _lines(self.replayed)
+        if old == new:  # the same words: what differs is how their lines end
+            old, new = ([repr(line) for line in text.splitlines(keepends=True)] for text in (self.stored, self.replayed))
         return "\n".join([head, *difflib.unified_diff(old, new, "stored", "replayed", lineterm="")])
 
 
@@ -99,10 +106,12 @@ class Replayer:
         """What became of the episodes.
 
         Raises:
-            UserError: when an environment cannot be made: it is not registered, or a part of it is missing here.
+            UserError: when an environment cannot be made: it is not registered, or a part of it is missing here; and for
+                imported conversations, which no environment answers for.
         """
         report = Report()
         for members in _alike(trajectories):
+            require_played(members, "replayed: no environment answers for it")
             for difference in self._pool_for(members[0]).play(_episode(each) for each in members):
                 if difference is not None:
                     report.differences.append(difference)
@@ -164,7 +173,19 @@ def _episode(stored: Trajectory) -> Play[Difference | None]:
     if found is None:
         return None
     what, old, new = found
-    return Difference(stored.id, stored.task_id, stored.seed, turn, what, str(old), str(new))
+    return Difference(stored.id, stored.task_id, stored.seed, turn, what, as_text(old), as_text(new))
+
+
+def as_text(value: Any) -> str:
+    """A value for a `Difference`; tool calls are a line each."""
+    if not isinstance(value, list):
+        return str(value)
+    return "\n".join(f"{call.name}({call.arguments}) -> {'' if call.ok else 'refused: '}{call.result}" for call in value)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines of a text, long ones broken."""
+    return [part for line in text.splitlines() for part in _BROKEN.wrap(line) or [line]] or [""]
 
 
 def unequal(*pairs: tuple[str, Any, Any]) -> tuple[str, Any, Any] | None:

@@ -187,6 +187,28 @@ class Store:
         """
         return self._index.problems()
 
+    def score_problems(self) -> list[str]:
+        """A sentence for each file of scores that is damaged, or whose batch is another one by now.
+
+        Raises:
+            StoreError: when the store's index is damaged.
+        """
+        known = {batch: list(entry.values()) for batch, entry in self._index.read().items()}
+        return [problem for name in self.scorers() for problem in self.scores(name).problems(known)]
+
+    def require_whole(self, batches: Collection[str] | None = None) -> None:
+        """Refuse a store of which something is lost or altered, before anything is made of it.
+
+        Args:
+            batches: which are looked at; all by default.
+
+        Raises:
+            StoreError: with the first of the problems, and how many there are.
+        """
+        if found := self._index.problems(batches):
+            more = f" ({len(found) - 1} other batches are damaged too; `agentdistill replay` names them)" if found[1:] else ""
+            raise StoreError(found[0] + more)
+
     def _file(self, batch: str) -> Path:
         return self.path / f"{batch}.parquet"
 
@@ -201,6 +223,7 @@ class Store:
     ) -> Iterator[Trajectory]:
         with self._reading(batch) as file:
             overlays = self._overlays(batch, self.scorers() if scorers is None else scorers)
+            columns = [name for name in file.schema_arrow.names if name != "scores" or scorers is None or scorers]
             first = 0
             for group in range(file.num_row_groups):
                 places = range(first, first + file.metadata.row_group(group).num_rows)
@@ -208,7 +231,7 @@ class Store:
                 chosen = places if wanted is None else sorted(set(places) & set(wanted))
                 if not chosen:
                     continue
-                table = file.read_row_group(group)
+                table = file.read_row_group(group, columns)
                 if wanted is not None:
                     table = table.take([place - places.start for place in chosen])
                 for place, trajectory in zip(chosen, map(from_row, table.to_pylist()), strict=True):
@@ -250,13 +273,15 @@ class Store:
     def _reading(self, batch: str) -> Iterator[pq.ParquetFile]:
         """A batch's file; what reading it raises becomes a `StoreError`."""
         path = self._file(batch)
-        if batch not in self.batches():
+        if not _BATCH_NAME.fullmatch(batch) or not path.is_file():
             raise StoreError(f"the store {self.path} has no batch '{batch}'{nearest(batch, self.batches())}")
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 _check_version(path, file.schema_arrow)
                 yield file
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        except StoreError:
+            raise
+        except Exception as error:  # a damaged file may hold anything
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StoreError(
                 f"{path} is damaged or not a trajectory file ({reason}); delete it, or restore it from a copy"

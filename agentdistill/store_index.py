@@ -7,7 +7,7 @@ batch before its file is deleted. So a crash at any moment leaves an index that 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from agentdistill.durable import digest, replace
@@ -53,21 +53,32 @@ class Index:
             reason = type(error).__name__
             raise StoreError(f"{self.path} is damaged ({reason}); delete it, and the store's files go unchecked") from error
 
-    def problems(self) -> list[str]:
+    def problems(self, batches: Collection[str] | None = None) -> list[str]:
         """A sentence for each file that is missing, or is not the one that was written.
+
+        The store may be written to meanwhile: what does not agree with the index is held against it once more.
+
+        Args:
+            batches: which are looked at; all by default.
 
         Raises:
             StoreError: when the index is damaged.
         """
-        out = []
-        for batch, digests in sorted(self.read().items()):
-            file = self.folder / f"{batch}.parquet"
-            if not file.is_file():
-                if "sha256" in digests:
-                    out.append(f"{file} is missing: it was written once; restore it from a copy")
-            elif digest(file) not in digests.values():
-                out.append(f"{file} is not as it was written: its SHA-256 has changed; restore it from a copy")
-        return out
+        known = [(batch, digests) for batch, digests in sorted(self.read().items()) if batches is None or batch in batches]
+        found = (self._problem(batch, digests) and self._problem(batch, self.read().get(batch, {})) for batch, digests in known)
+        return [problem for problem in found if problem]
+
+    def _problem(self, batch: str, digests: Mapping[str, str]) -> str:
+        """What is wrong with a batch's file, or an empty string."""
+        file = self.folder / f"{batch}.parquet"
+        try:
+            if digest(file) in digests.values():
+                return ""
+        except FileNotFoundError:
+            return f"{file} is missing: it was written once; restore it from a copy" if "sha256" in digests else ""
+        except OSError as error:
+            return f"{file} cannot be read: {error.strerror or error}; restore it from a copy"
+        return f"{file} is not as it was written: its SHA-256 has changed; restore it from a copy" if digests else ""
 
     def _write(self, batches: dict[str, dict[str, str]]) -> None:
         replace(self.path, json.dumps({"version": 1, "batches": batches}, indent=0).encode())

@@ -123,7 +123,7 @@ def to_row(trajectory: Trajectory) -> Row:
 
 
 def from_row(row: Row) -> Trajectory:
-    """The trajectory that `to_row` made a row of.
+    """The trajectory that `to_row` made a row of; its column `scores` may have been left out.
 
     Raises:
         KeyError, TypeError, ValueError: when the row is not one that `to_row` made.
@@ -135,7 +135,7 @@ def from_row(row: Row) -> Trajectory:
         turns=[_turn_from(turn) for turn in row["turns"]],
         stop_reason=StopReason(row["stop_reason"]),
         env_options=_load(row["env_options"]),
-        scores={unescape(scores["scorer"]): _scores_from(scores) for scores in row["scores"]},
+        scores={unescape(scores["scorer"]): _scores_from(scores) for scores in row.get("scores", ())},
         **fields,
     )
 

@@ -7,11 +7,14 @@ that scoring which was cut short goes on where it stopped and no trajectory has 
 
 from __future__ import annotations
 
+import fcntl
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, unquote
@@ -27,7 +30,7 @@ from agentdistill.trajectory import Scores
 
 R = TypeVar("R")
 FOLDER = "scores"
-_ABOUT = "scorer.json"
+_ABOUT, _LOCK = "scorer.json", ".lock"
 _VERSION_KEY, _VERSION = b"agentdistill.scores", 1
 _REAL = pa.list_(pa.float32())  # what a model gives; log-probs in float64 would be twice the bytes and no more digits
 _SCHEMA = pa.schema(
@@ -63,7 +66,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file: `n` trajectories from row `start` on, `scored` of which are, with a top-k of width `k` (0: without)."""
+    """One file: `n` trajectories from row `start` on, `scored` of which are, with a top-k of width `k` (0: without).
+
+    `batch` is the SHA-256 of the batch's file to which they belong.
+    """
 
     path: Path
     start: int
@@ -71,6 +77,7 @@ class Part:
     scored: int
     k: int
     entropy: bool
+    batch: str
 
     def has(self, k: int, entropy: bool) -> bool:
         """Whether that is enough."""
@@ -99,6 +106,30 @@ class ScoreFiles:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = type(error).__name__
             raise StoreError(f"{path} is damaged ({reason}); delete the folder {self.folder}, and score again") from error
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nobody else may do this until it is left; what a killed process left half written is deleted.
+
+        Raises:
+            StoreError: when somebody does, or the disk refuses.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / _LOCK).open("a")
+        except OSError as error:
+            raise StoreError(f"cannot write scores to {self.folder}: {error.strerror or error}; make access there") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"another process is adding scores '{self.scorer}' to {self.folder.parent.parent}; wait for it, or choose "
+                    "another name"
+                ) from error
+            for leftover in self.folder.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            yield
 
     def claim(self, identity: Identity) -> None:
         """Write down who the scorer is; the same one may do so again.
@@ -145,6 +176,22 @@ class ScoreFiles:
         self._put(name, _encode(rows, sha256, k, entropy))
         return _part(self.folder / name)
 
+    def problems(self, digests: Mapping[str, Sequence[str]]) -> list[str]:
+        """A sentence for each file that cannot be read; one is in memory at a time.
+
+        Args:
+            digests: SHA-256 that a batch's file may have; any where a batch is not named.
+        """
+        found = list[str]()
+        checks: list[Callable[[], object]] = [self.identity]
+        checks += [partial(_decode, path, digests.get(_batch(path), ())) for path in sorted(self._files())]
+        for check in checks:
+            try:
+                check()
+            except StoreError as error:
+                found.append(str(error))
+        return found
+
     def drop(self, batch: str) -> None:
         """Delete the scores of a batch.
 
@@ -156,13 +203,14 @@ class ScoreFiles:
 
     def paths(self, batch: str) -> list[Path]:
         """The files of a batch, in no order."""
-        return [p for p in self.folder.glob("*@*.parquet") if p.name.rpartition("@")[0] == batch and p.name[0] != "."]
+        return [path for path in self._files() if _batch(path) == batch]
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.folder.glob("*@*.parquet") if path.name[0] != "."]
 
     def _put(self, name: str, data: bytes) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
             replace(self.folder / name, data)
         except OSError as error:
             raise StoreError(
@@ -248,9 +296,14 @@ def _encode(rows: Sequence[Row], sha256: str, k: int, entropy: bool) -> bytes:
 def _part(path: Path) -> Part:
     def read() -> Part:
         about, n = pq.read_schema(path).metadata, pq.read_metadata(path).num_rows
-        return Part(path, _start(path), n, int(about[b"scored"]), int(about[b"k"]), about[b"entropy"] == b"1")
+        scored, k, entropy, batch = (about[name].decode() for name in (b"scored", b"k", b"entropy", b"batch"))
+        return Part(path, _start(path), n, int(scored), int(k), entropy == "1", batch)
 
     return _reading(path, read)
+
+
+def _batch(path: Path) -> str:
+    return path.name.rpartition("@")[0]
 
 
 def _start(path: Path) -> int:
@@ -269,7 +322,7 @@ def _decode(path: Path, digests: Sequence[str]) -> list[Row]:
 
     about, rows = _reading(path, read)
     if digests and about[b"batch"].decode() not in digests:
-        raise StoreError(f"{path} holds scores of a file that is not the batch's any more; delete it, and score again")
+        raise StoreError(f"{path} holds scores of a file that is not the batch's any more; score again")
     return rows
 
 
@@ -313,6 +366,8 @@ def _reading(path: Path, reader: Callable[[], R]) -> R:
     """What `reader` gives; what reading a file raises becomes a `StoreError`."""
     try:
         return reader()
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+    except StoreError:
+        raise
+    except Exception as error:  # a damaged file may hold anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"{path} is damaged or no file of scores ({reason}); delete it, and score again") from error

@@ -10,6 +10,7 @@ from pydantic import NonNegativeInt
 
 from agentdistill.environment import Answer
 from agentdistill.signals.registry import Registry
+from agentdistill.verbs import callable_as_verb
 
 Messages = list[dict[str, str]]
 PLAN_INTRO = "A plan that solves this task (only you can see it):"
@@ -166,3 +167,6 @@ def with_plan(messages: Sequence[Mapping[str, str]], plan: str) -> list[dict[str
     first = next(m for m in out if m["role"] == "user")
     first["content"] = f"{first['content']}\n\n{PLAN_INTRO}\n{plan}"
     return out
+
+
+callable_as_verb(__name__)

@@ -44,7 +44,7 @@ def _gsm8k(row: Row) -> Row:
 def _svamp(row: Row) -> Row:
     body = row["Body"].strip()
     question = f"{body}{'' if body.endswith(('.', '?', '!')) else '.'} {row['Question']}"
-    return {"question": question, "answer": row["Answer"], "task_type": row["Type"]}
+    return {"question": question, "answer": row["Answer"], "task_type": row.get("Type", "")}
 
 
 def _minerva(row: Row) -> Row:

@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -26,6 +27,7 @@ from agentdistill.policies.scripted import ScriptedSampler
 from agentdistill.policies.tiny import tiny_model, train_tokenizer
 from agentdistill.pool import EnvPool
 from agentdistill.rollout import Limits, Rollout
+from tests.training import scored_run
 
 torch.set_num_threads(1)
 # How long an example takes says how busy the machine is.
@@ -207,3 +209,9 @@ def make_rollout() -> Callable[..., Rollout]:
         return Rollout(pool, ScriptedSampler(chat, script), chat, limits or Limits(), privileged=privileged)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def guess_run(tmp_path_factory: pytest.TempPathFactory, registered: None) -> Path:
+    """A finished run on the guessing game (see `scored_run`), which no test may change."""
+    return scored_run.play(tmp_path_factory.mktemp("guess") / "run")

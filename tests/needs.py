@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def needs_environment(env_id: str) -> None:
 
     if lacks := next(each.missing for each in environment.catalogue() if each.id == env_id):
         missing("; ".join(lacks))
+
+
+def needs_chromium() -> tuple[str, str]:
+    """A browser, its driver, and what speaks to them; the two programs' paths."""
+    needs("selenium")
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        missing("there is no Chromium with its driver (apt-get install chromium chromium-driver)")
+    return str(browser), str(driver)
 
 
 def missing(what: str) -> None:

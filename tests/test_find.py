@@ -160,11 +160,12 @@ def test_graders_are_found_by_name_and_by_path(module: str):
         ("final_answer", "no grader 'final_answer'"),
         ("lab_arithmetic:clos", "did you mean 'close'"),
         ("lab_arithmetic:number", "is no grader but of type int"),
+        (None, "a grader is a function .* or the name of one, not None"),
     ],
 )
-def test_what_names_no_grader_is_refused(module: str, spec: str, said: str):
+def test_what_names_no_grader_is_refused(module: str, spec: str | None, said: str):
     with pytest.raises(UserError, match=said):
-        find_grader(spec)
+        find_grader(spec)  # type: ignore[arg-type]
 
 
 def test_importing_from_the_current_folder_leaves_the_import_path_alone(module: str):

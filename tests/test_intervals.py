@@ -1,15 +1,18 @@
-"""Intervals of success rates, against textbooks and by simulation."""
+"""Intervals of success rates and scores, against textbooks, statsmodels and by simulation."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
-from agentdistill.intervals import Z, across_seeds, clustered, wilson
+from agentdistill.intervals import Mean, Z, across_seeds, average, clustered, wilson
 
 
 @pytest.mark.parametrize(
@@ -124,3 +127,71 @@ def test_the_interval_over_seeds_is_students_t_by_hand() -> None:
     assert (high - low) / 2 == pytest.approx(4.302653 * 0.133167 / math.sqrt(3), rel=1e-4)  # t of 2 degrees, sample deviation
     assert across_seeds([0.2, 0.4])[2] == pytest.approx(0.3 + 12.7062 * 0.1, rel=1e-4)
     assert across_seeds([0.2]) == (0.2, -math.inf, math.inf)
+
+
+def test_wilsons_interval_is_statsmodels() -> None:
+    for successes, n in ((0, 7), (3, 7), (40, 50), (999, 1000)):
+        rate = wilson(successes, n)
+        assert (rate.low, rate.high) == pytest.approx(proportion_confint(successes, n, method="wilson"), abs=1e-6)
+
+
+def test_rewards_of_0_and_1_have_the_success_rates_interval() -> None:
+    won = np.random.default_rng(1).integers(0, 2, (12, 3)).tolist()
+    mean, rate = average(won), clustered([[bool(x) for x in task] for task in won])
+    assert (mean.mean, mean.low, mean.high, mean.n, mean.tasks) == (rate.success, rate.low, rate.high, 36, 12)
+
+
+def test_the_interval_of_other_rewards_is_the_bootstraps_over_tasks() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(5, 2, (60, 1)) + rng.normal(0, 1, (60, 4))
+    found = average(values.tolist())
+    expected = stats.bootstrap((values.mean(1),), np.mean, method="percentile", n_resamples=5_000, rng=rng).confidence_interval
+    assert (found.low, found.high) == pytest.approx(tuple(expected), rel=0.03)
+    assert found.mean == pytest.approx(values.mean())
+    few = average(values[:6].tolist())
+    half = stats.t.ppf(0.975, 5) * values[:6].mean(1).std(ddof=1) / math.sqrt(6)
+    assert (few.low, few.high) == pytest.approx((few.mean - half, few.mean + half), rel=0.01)
+
+
+def test_more_episodes_of_the_same_tasks_narrow_a_score_only_as_far_as_they_tell_something_new() -> None:
+    once = np.random.default_rng(3).normal(5, 2, (40, 1))
+    again = average(np.repeat(once, 6, axis=1).tolist())
+    assert (again.low, again.high) == pytest.approx((average(once.tolist()).low, average(once.tolist()).high))
+
+
+def test_a_score_that_never_varies_promises_nothing_and_is_null_in_json() -> None:
+    for values in ([[3.0, 3.0], [3.0]], [[5.0, 1.0]], [[-1.0]]):
+        found = average(values)
+        assert (found.low, found.high) == (-math.inf, math.inf)
+        assert found.as_dict()["low"] is None
+        assert Mean.from_dict(found.as_dict()) == found
+        assert str(found).endswith("(too few tasks for an interval)")
+    assert average([[0.0], [0.0], [0.0]]).high == wilson(0, 3).high  # of rewards in 0 to 1 the bounds are known
+    assert average([]).n == 0
+
+
+def test_uneven_tasks_count_by_their_episodes() -> None:
+    values = [[10.0] * 4, [0.0], [4.0, 6.0], *([[5.0]] * 9)]
+    assert average(values).mean == pytest.approx((40 + 10 + 45) / 16)
+
+
+def partial(rng: np.random.Generator, tasks: int, samples: int) -> np.ndarray:
+    return (rng.random((tasks, samples)) < 0.8 * rng.random((tasks, 1))) * rng.beta(4, 2, (tasks, samples))
+
+
+def points(rng: np.random.Generator, tasks: int, samples: int) -> np.ndarray:
+    return 50 + 20 * rng.normal(size=(tasks, 1)) + 10 * rng.normal(size=(tasks, samples))
+
+
+@pytest.mark.parametrize(("tasks", "samples"), [(6, 4), (20, 1), (20, 4), (100, 1)])
+@pytest.mark.parametrize(("draw", "truth"), [(partial, 0.4 * 4 / 6), (points, 50)], ids=["partial credit", "points"])
+def test_intervals_of_scores_cover_the_truth(
+    draw: Callable[..., np.ndarray], truth: float, tasks: int, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentdistill.intervals.RESAMPLES", 1_000)  # enough for a count, and ten times as quick
+    rng, times = np.random.default_rng(tasks + samples), 1_000
+    held = 0
+    for trial in range(times):
+        found = average(draw(rng, tasks, samples).tolist(), trial)
+        held += found.low <= truth <= found.high
+    assert 0.93 <= held / times <= 0.97

@@ -1,5 +1,6 @@
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from os import PathLike
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pytest
@@ -14,7 +15,8 @@ class Many:
     def __init__(
         self, turns: int = 3, listed: bool = False, share: float = 0.5, name: str | None = "x", kind: Literal["a", "b"] = "a",
         tasks: Sequence[str | int] | str = (), about: Mapping[str, Any] | str = "", pair: tuple[int, int] = (0, 1),
-        bare=None, odd: int = None, own: Path | None = None, **rest: int,  # noqa: RUF013
+        rows: str | PathLike[str] | Sequence[dict[str, Any]] = (), bare=None, odd: int = None,  # noqa: RUF013
+        own: Path | None = None, **rest: int,
     ) -> None:  # fmt: skip
         """Takes anything."""
 
@@ -24,6 +26,7 @@ class Many:
     [
         {"turns": 5}, {"listed": True}, {"share": 1}, {"name": None}, {"name": Path("y")}, {"kind": "b"}, {"tasks": ["a", 1]},
         {"tasks": "a"}, {"tasks": {"a"}}, {"about": {}}, {"pair": [1, 2]}, {"bare": object()}, {"odd": None}, {"own": "p"},
+        {"rows": "p"}, {"rows": Path("p")}, {"rows": [{}]},
         {"other": "z"},
     ],
 )  # fmt: skip
@@ -45,6 +48,8 @@ def test_options_of_the_annotated_types_fit(options):
         ({"tasks": [1.5]}, "'tasks' is [1.5] but must be a list of text or a whole number or text"),
         ({"about": ["a"]}, "'about' is ['a'] but must be a mapping or text"),
         ({"pair": 1}, "'pair' is 1 but must be a list"),
+        ({"rows": 1.5}, "'rows' is 1.5 but must be text or a path or a list of a mapping"),
+        ({"about": PurePosixPath("p")}, "'about' is PurePosixPath('p') but must be a mapping or text"),
     ],
 )
 def test_an_option_of_another_type_is_told_with_what_it_must_be(options, said):

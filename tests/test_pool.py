@@ -129,8 +129,9 @@ def test_an_unknown_environment_names_the_nearest() -> None:
 
 
 def test_an_option_the_environment_does_not_take_is_named() -> None:
-    with pytest.raises(UserError, match=r"'lab/Guess-v0' did not accept env.options .*'colour'"):
-        EnvPool("lab/Guess-v0", {"colour": 3}).env(0)
+    for option in ("colour", "env_id", "self"):
+        with pytest.raises(UserError, match=rf"'lab/Guess-v0' did not accept env.options .*'{option}'"):
+            EnvPool("lab/Guess-v0", {option: 3}).env(0)
 
 
 def test_an_id_whose_module_does_not_exist_gives_one_sentence() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agentdistill import api, cli
 from agentdistill.errors import UserError
-from agentdistill.replay import RESET, replay, require_exact
+from agentdistill.replay import RESET, Difference, replay, require_exact
 from agentdistill.store import Store
-from agentdistill.trajectory import StopReason, ToolCall, Trajectory, Turn
+from agentdistill.store_scores import Identity
+from agentdistill.training.meta import versions
+from agentdistill.trajectory import Scores, StopReason, ToolCall, Trajectory, Turn
 
 PLAYED = ["8", "x", "12", "3"]
 
@@ -211,3 +215,47 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="holds no run"):
         api.replay(tmp_path / "empty")
     shutil.rmtree(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("stored", "replayed"), [("a\n", "a"), ("a\r\nb", "a\nb"), ("", "\n"), ("x" * 300 + "y", "x" * 300 + "z")]
+)
+def test_no_difference_is_shown_as_none(stored: str, replayed: str):
+    said = str(Difference("a/0", "t", 0, 1, "observation", stored, replayed)).splitlines()
+    assert [line[0] for line in said[3:] if line[0] in "-+"]
+    assert max(map(len, said)) < 130
+
+
+def test_tool_calls_are_shown_a_line_each():
+    stored = record()
+    stored.turns[1].tool_calls = [ToolCall("add", {"a": 1}, "2", True), ToolCall("sub", {}, "no such tool", False)]
+    (difference,) = replay([stored]).differences
+    assert str(difference).splitlines()[-3:-1] == ["-add({'a': 1}) -> 2", "-sub({}) -> refused: no such tool"]
+
+
+def test_what_has_changed_since_the_run_is_told_beside_its_differences(run: Path):
+    changed = record(1)
+    changed.turns[0].observation = "warmer"
+    Store(run / "store").write("iter-000002", [changed])
+    module = run / "game.py"
+    module.write_text("")
+    session = {"python": "3.0", "gymnasium": versions()["gymnasium"], f"env.module '{module}'": "0" * 12}
+    (run / "meta.json").write_text(json.dumps({"sessions": [session]}))
+    said: list[str] = []
+    api.replay(run, say=said.append)
+    told = f"python 3.0 has become {versions()['python']}; env.module '{module}' has changed"
+    assert said[-1] == f"note: since these episodes were played, {told}"
+
+
+def test_files_of_scores_are_looked_at_too(run: Path):
+    store = Store(run / "store")
+    scores = Scores(np.zeros(record(0).n_action_tokens))
+    store.scores("s").claim(Identity("m", "1" * 64, "2" * 64))
+    for name, sha256 in {"iter-000001": store.digest("iter-000001"), "iter-000002": "0" * 64}.items():
+        store.scores("s").write(name, sha256, 0, [("play/0", scores)])
+    store.scores("s").write("gone", "3" * 64, 0, [("play/0", scores)])
+    (problem,) = api.replay(run, say=lambda _: None).problems
+    assert "iter-000002@00000000.parquet holds scores of a file that is not the batch's any more" in problem
+    store.scores("s").paths("iter-000001")[0].write_bytes(b"PAR1")
+    assert len(api.replay(run, say=lambda _: None).problems) == 2
+    assert api.replay(run, "iter-000001", say=lambda _: None).exact

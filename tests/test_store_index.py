@@ -114,3 +114,28 @@ def test_the_index_holds_what_the_files_have(store: Store):
         store.write("one", [episode(str(n))])
     entry = json.loads((store.path / "index.json").read_text())["batches"]["one"]
     assert entry == {"sha256": durable.digest(store.path / "one.parquet")}
+
+
+def test_one_batch_can_be_asked_about(store: Store):
+    (store.path / "two.parquet").unlink()
+    store.require_whole(["one"])
+    with pytest.raises(StoreError, match=r"two\.parquet is missing"):
+        store.require_whole(["one", "two"])
+    (store.path / "one.parquet").unlink()
+    with pytest.raises(StoreError, match=r"one\.parquet is missing.*1 other batches are damaged too"):
+        store.require_whole()
+
+
+def test_a_batch_that_is_replaced_or_deleted_while_it_is_looked_at_is_no_problem(store: Store, monkeypatch):
+    writer, looked = Store(store.path), []
+
+    def meanwhile(path: Path) -> str:
+        if not looked:
+            looked.append(path)
+            writer.write("one", [episode("again")])
+            writer.discard_after(["two"])
+        return durable.digest(path)
+
+    monkeypatch.setattr("agentdistill.store_index.digest", meanwhile)
+    assert store.problems() == []
+    assert looked

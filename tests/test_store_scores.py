@@ -204,3 +204,20 @@ def test_a_part_says_what_it_holds_and_sizes_add_up_to_the_files(tmp_path: Path)
     found = sizes([first, second])
     assert sum(found.values()) == first.path.stat().st_size + second.path.stat().st_size
     assert found["topk_logprobs"] > found["logprobs"] > 0 < found["file"]
+
+
+def test_one_flipped_bit_anywhere_is_told_or_changes_nothing(tmp_path: Path) -> None:
+    store, given = scored(tmp_path, k=5)
+    (file,) = store.scores("org/strong").paths("b")
+    whole, refused, others = file.read_bytes(), 0, 0
+    for place, bit in (*((place, 1) for place in range(0, len(whole), 37)), *((999, 1 << n) for n in range(8))):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        try:
+            read = [t.scores["org/strong"] for t in store.read("b")[2:]]
+        except StoreError as error:
+            refused += file.name in str(error)
+            others += file.name not in str(error)
+        else:
+            assert all(same(a, b) for a, b in zip(read, given, strict=True)), place
+    assert refused > 40
+    assert others == 0

@@ -1,4 +1,4 @@
-"""`experiments/<world>/tiny.yaml` is a run of the real thing: one iteration on each text world, trained on the CPU."""
+"""`experiments/<world>/tiny.yaml` is a run of the real thing: one iteration on each environment, trained on the CPU."""
 
 from __future__ import annotations
 
@@ -7,23 +7,39 @@ from pathlib import Path
 
 import pytest
 
-from agentdistill import api
-from tests.needs import needs, needs_alfworld, needs_scienceworld, needs_textworld_express, needs_webshop
+from agentdistill import api, environment
+from agentdistill.registration import BUILT_IN
+from tests.needs import needs_environment
 
 ROOT = Path(__file__).parent.parent / "experiments"
+# How the demonstrations of either model turn out, and how a training task's name begins.
 WORLDS = {
-    "alfworld": (needs_alfworld, "6 demonstrations, 6 won", "valid_train/look_at_obj_in_light"),
-    "scienceworld": (needs_scienceworld, "3 demonstrations, 3 won", "power-component/"),
-    "textworld": (lambda: needs("textworld"), "4 demonstrations, 4 won", "cooking-"),
-    "textworld_express": (needs_textworld_express, "4 demonstrations, 4 won", "coin-"),
-    "webshop": (needs_webshop, "8 demonstrations, 7 won", "synthetic/"),
+    "alfworld": ("6 demonstrations, 6 won", "valid_train/look_at_obj_in_light"),
+    "arithmetic": ("8 demonstrations, 8 won", "level2/"),
+    "code": ("3 demonstrations, 3 won", "mbpp/"),
+    "math": ("4 demonstrations, 4 won", "gsm8k/train/"),
+    "scienceworld": ("3 demonstrations, 3 won", "power-component/"),
+    "textworld": ("4 demonstrations, 4 won", "cooking-"),
+    "textworld_express": ("4 demonstrations, 4 won", "coin-"),
+    "tools": ("4 demonstrations, 4 won", "km-"),
+    "webshop": ("8 demonstrations, 7 won", "synthetic/"),
 }
+ALIASES = {"agentdistill/Calculator-v0"}  # the former name of Arithmetic-v0
+
+
+def env_id(world: str) -> str:
+    return api.experiment(ROOT / world / "tiny.yaml").env.id
+
+
+def test_every_environment_has_such_a_run() -> None:
+    built_in = {each.id for each in environment.catalogue() if each.source == BUILT_IN}
+    assert {env_id(world) for world in WORLDS} == built_in - ALIASES
 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_tiny_student_is_trained_one_iteration(world: str, tmp_path: Path) -> None:
-    require, demonstrations, task = WORLDS[world]
-    require()
+    demonstrations, task = WORLDS[world]
+    needs_environment(env_id(world))
     said: list[str] = []
     run = api.train(ROOT / world / "tiny.yaml", out=tmp_path / "run", say=said.append)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]

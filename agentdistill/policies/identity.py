@@ -24,7 +24,7 @@ def identify(lm: CausalLM, *, as_student: bool = False) -> Identity:
 def weights(lm: CausalLM) -> str:
     """SHA-256 of the parameters by name, a tied one once."""
     summary = hashlib.sha256()
-    for name, parameter in sorted(lm.model.named_parameters()):
+    for name, parameter in sorted(lm.named_weights().items()):
         summary.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
         summary.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return summary.hexdigest()

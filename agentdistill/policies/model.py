@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,19 +61,42 @@ class CausalLM:
 
     def hidden(self, ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Last hidden states `[B, L, d]` for ids `[B, L]`; right padding needs no mask under causal attention."""
-        return self.model.base_model(input_ids=ids, **kwargs).last_hidden_state  # type: ignore[no-any-return]
+        with self.active():
+            return self.model.base_model(input_ids=ids, **kwargs).last_hidden_state  # type: ignore[no-any-return]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[..., V]` fp32 logits (float64 of a float64 model), whatever the body's dtype is."""
         logits: torch.Tensor = self.head(hidden.to(self.head.weight.dtype))
         return logits if logits.dtype == torch.float64 else logits.float()
 
+    def active(self) -> AbstractContextManager[None]:
+        """A context in which `model` computes as this model; several may share their weights (see `policies.adapter`)."""
+        return contextlib.nullcontext()
+
+    def own(self) -> dict[str, torch.Tensor]:
+        """What training changes and a checkpoint has to hold: parameters and buffers by name, a tied tensor once."""
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+    def named_weights(self) -> dict[str, torch.Tensor]:
+        """Every parameter that its log-probs depend on, by name, a tied one once."""
+        return dict(self.model.named_parameters())
+
+    def save(self, folder: Path) -> None:
+        """Write the model and its tokenizer into a folder that `load_model` reads.
+
+        Raises:
+            OSError, RuntimeError, SafetensorError: when the disk refuses.
+        """
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
     @torch.no_grad()
     def _check_head(self) -> None:
         """Refuse models that do something to the logits after the head (soft caps, scaling) that we would miss."""
         self.model.train(False)
         ids = torch.arange(1, 5, device=self.device).unsqueeze(0) % self.vocab_size
-        whole = self.model(input_ids=ids).logits.float()
+        with self.active():
+            whole = self.model(input_ids=ids).logits.float()
         gap = (whole - self.logits(self.hidden(ids))).abs().max().item()
         if not gap < 1e-3 * max(1.0, whole.abs().max().item()):
             raise UserError(f"model '{self.name}' transforms its logits after the output head; it is not supported yet")

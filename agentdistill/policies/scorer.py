@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,12 +34,15 @@ class TransformersScorer:
         lm: the scoring model. Its weights must not change while its answers are in use, unless it is `live`.
         budget: rows × longest sequence in one pass, in tokens.
         live: answers keep a copy of the output head, so that they stay what they were when the weights change.
+        passed: takes the number of tokens that a forward pass has read.
     """
 
     capabilities = frozenset({"teacher", "distribution"})
 
-    def __init__(self, lm: CausalLM, *, budget: int = 16_384, live: bool = False) -> None:
-        self.lm, self.name, self.budget, self.live = lm, lm.name, budget, live
+    def __init__(
+        self, lm: CausalLM, *, budget: int = 16_384, live: bool = False, passed: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self.lm, self.name, self.budget, self.live, self._passed = lm, lm.name, budget, live, passed
 
     @torch.no_grad()
     def score(self, requests: Sequence[ScoreRequest]) -> list[TeacherScores]:
@@ -60,6 +63,7 @@ class TransformersScorer:
                 ids = torch.as_tensor(requests[i].ids, dtype=torch.long, device=hidden.device)[targets]
                 states = hidden[row, targets - 1].clone()
                 answers[i] = _scores(HiddenDistribution(states, head), ids)
+            self._passed(sum(len(requests[i].ids) for i in batch))
         return [answers[i] for i in range(len(requests))]
 
 

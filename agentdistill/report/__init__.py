@@ -1,4 +1,4 @@
-"""The report of one or several runs: PNG figures and one HTML file that needs nothing from anywhere."""
+"""The report of one or several runs: figures as PNG and SVG, and one HTML file that needs nothing from anywhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 from agentdistill.errors import UserError
 from agentdistill.report.data import Run, load_run
-from agentdistill.report.figures import success
-from agentdistill.report.page import Section, render, section
+from agentdistill.report.page import Section, overlay, render, section
 from agentdistill.report.style import Picture
 from agentdistill.verbs import callable_as_verb
 
@@ -18,12 +17,12 @@ __all__ = ["report"]
 
 
 def report(runs: Path | str | Sequence[Path | str], out: Path | str | None = None) -> Path:
-    """Write the report of one run, or of several with their success curves over each other.
+    """Write the report of one run, or of several with all their curves over each other.
 
     Args:
         runs: a run folder, finished or not, or several.
         out: the HTML file (`*.html`) or the folder for it. By default `RUN/report`, and for several runs `comparison`
-            beside the first of them. The figures are written next to the page as PNG files.
+            beside the first of them. The figures are written next to the page as PNG and SVG files.
 
     Returns:
         The path of the HTML file.
@@ -40,12 +39,13 @@ def report(runs: Path | str | Sequence[Path | str], out: Path | str | None = Non
     _name_apart(loaded)
     target = Path(out) if out is not None else _default(folders)
     page = target if target.suffix == ".html" else target / "index.html"
-    comparison, sections = success(loaded), [section(run) for run in loaded]
+    sections = [section(run) for run in loaded]
+    comparison = overlay(loaded, sections)
     html = render(loaded, comparison, sections)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        for name, png in _files(comparison, sections).items():
-            (page.parent / name).write_bytes(png)
+        for name, image in _files(comparison, sections).items():
+            (page.parent / name).write_bytes(image)
         partial = page.with_name(f".{page.name}.{os.getpid()}.tmp")
         try:
             partial.write_text(html, encoding="utf-8")
@@ -70,13 +70,14 @@ def _name_apart(runs: Sequence[Run]) -> None:
                 run.name = f"{run.path.resolve().parent.name}/{run.name}" if attempt == "parent" else f"{run.name} ({n})"
 
 
-def _files(comparison: Picture | None, sections: Sequence[Section]) -> dict[str, bytes]:
-    """PNG files by name; the light theme, for papers and READMEs."""
-    files = {f"{comparison.name}.png": comparison.light} if comparison else {}
+def _files(comparison: Sequence[Picture], sections: Sequence[Section]) -> dict[str, bytes]:
+    """PNG and SVG files by name; the light theme, for papers and READMEs."""
+    named = {picture.name: picture for picture in comparison}
     for part in sections:
         prefix = "" if len(sections) == 1 else part.run.name.replace("/", "-") + "-"
-        files |= {f"{prefix}{picture.name}.png": picture.light for picture in part.pictures}
-    return files
+        named |= {f"{prefix}{picture.name}": picture for picture in part.pictures}
+    files = {f"{name}.png": picture.light for name, picture in named.items()}
+    return files | {f"{name}.svg": picture.svg for name, picture in named.items()}
 
 
 callable_as_verb(__name__)

@@ -12,12 +12,15 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from agentdistill.intervals import Rate
-from agentdistill.report import figures, index_figures
+from agentdistill.errors import UserError
+from agentdistill.intervals import Mean, Rate
+from agentdistill.provenance import BEFORE, Origins, commands, origins, teacher_of
+from agentdistill.report import figures, index_figures, result_figures, time_figures
 from agentdistill.report.data import Record, Run, column, number
 from agentdistill.report.examples import LEVELS, Example, examples
 from agentdistill.report.growth import Growth, kl_growth
 from agentdistill.report.style import Picture
+from agentdistill.store import Store
 
 STAGES = ("before", "after", "teacher")
 
@@ -30,11 +33,12 @@ class Row:
     temperature: str
     rates: dict[str, Rate | None]
     verdict: str
+    rewards: dict[str, Mean | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Section:
-    """All that the page shows of one run."""
+    """All that the page shows of one run. `origins` is empty where steps could not be traced."""
 
     run: Run
     growth: Growth
@@ -42,30 +46,71 @@ class Section:
     pictures: list[Picture]
     examples: list[Example] = field(default_factory=list)
     types: list[tuple[str, dict[str, Rate | None]]] = field(default_factory=list)
+    origins: Origins | None = None
 
 
 def section(run: Run) -> Section:
     """Gather what the page shows of a run."""
+    traced, kinds = trace(run), types(run)
     drawn = [
-        index_figures.kl_heat_map(run), index_figures.kl_curves(run), index_figures.step_weights(run),
-        figures.depth(run), figures.training(run), figures.time_by_phase(run), figures.imitation(run),
+        result_figures.by_type([run], [kinds]), index_figures.kl_heat_map([run]), index_figures.kl_curves([run]),
+        index_figures.step_weights([run]), figures.depth([run]), figures.training([run]), figures.episodes([run]),
+        index_figures.endings(run), result_figures.origin(run, traced) if traced else None,
+        time_figures.throughput([run]), time_figures.time_by_phase(run), figures.imitation([run]),
     ]  # fmt: skip
-    return Section(run, kl_growth(run), facts(run), [picture for picture in drawn if picture], examples(run), types(run))
+    shown = [picture for picture in drawn if picture]
+    return Section(run, kl_growth(run), facts(run), shown, examples(run), kinds, traced)
+
+
+def overlay(runs: Sequence[Run], sections: Sequence[Section]) -> list[Picture]:
+    """The figures above the runs' own: success, and, of several runs, every curve over each other."""
+    drawn = [figures.success(runs)]
+    if len(runs) > 1:
+        traced = [(i, part.run, part.origins) for i, part in enumerate(sections) if part.origins]
+        drawn += [
+            result_figures.by_type(runs, [part.types for part in sections]), index_figures.kl_heat_map(runs),
+            index_figures.kl_curves(runs), index_figures.step_weights(runs), figures.depth(runs), figures.training(runs),
+            figures.episodes(runs), result_figures.origin_of_runs(traced), time_figures.throughput(runs),
+            time_figures.time_of_runs(runs), figures.imitation(runs),
+        ]  # fmt: skip
+    return [picture for picture in drawn if picture]
+
+
+def trace(run: Run) -> Origins | None:
+    """Where the steps of the stored iterations come from; a note with the command that is needed where that is not known."""
+    try:
+        store = Store(run.path / "store")
+        batches = run.batches("iter-")
+        if not batches:
+            return None
+        teacher = teacher_of(run.path, store)
+        if BEFORE in store.scorers():
+            found = origins(store, teacher, BEFORE, batches)
+            if found.counts:
+                return found
+        missing = [BEFORE] if teacher in {name for item in run.read(batches[-1]) for name in item.scores} else [teacher, BEFORE]
+    except (UserError, OSError):
+        return None  # no teacher; what is damaged is noted where episodes are read
+    needed = " and ".join(commands(run.path, missing, teacher, BEFORE))
+    run.notes.append(f"Which steps come from the teacher and which from the student before can be traced after: {needed}")
+    return None
 
 
 def rows(run: Run) -> list[Row]:
     """The run's lines of the summary table; from `summary.json` where no evaluation is in the metrics."""
     by_temperature: dict[str, dict[str, Rate | None]] = {}
+    rewards: dict[str, dict[str, Mean | None]] = {}
     for temperature in run.temperatures:
         found = {stage: run.evaluations(stage, temperature)[-1:] for stage in STAGES}
         if any(found.values()):
             label = "greedy" if temperature == 0 else f"T = {temperature:g}"
             by_temperature[label] = {stage: _rate(records[0]) if records else None for stage, records in found.items()}
+            rewards[label] = {stage: _mean(records[0]) if records else None for stage, records in found.items()}
     if not by_temperature:
         stored = {stage: run.summary.get(stage) for stage in STAGES}
         rates = {stage: _rate(record) if isinstance(record, dict) else None for stage, record in stored.items()}
         by_temperature = {"": rates} if any(rates.values()) else {}
-    return [Row(run.name, label, rates, _verdict(rates)) for label, rates in by_temperature.items()]
+    return [Row(run.name, label, rates, _verdict(rates), rewards.get(label, {})) for label, rates in by_temperature.items()]
 
 
 def types(run: Run) -> list[tuple[str, dict[str, Rate | None]]]:
@@ -107,13 +152,13 @@ def facts(run: Run) -> list[tuple[str, str]]:
     return out
 
 
-def render(runs: Sequence[Run], comparison: Picture | None, sections: Sequence[Section]) -> str:
+def render(runs: Sequence[Run], comparison: Sequence[Picture], sections: Sequence[Section]) -> str:
     """The page's HTML. Everything that comes from a run is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": _percent, "data_uri": _data_uri, "nats": _nats}
+    environment.filters |= {"percent": _percent, "data_uri": _data_uri, "nats": _nats, "number": _number}
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     html = environment.get_template("template.html").render(
         title=title, rows=[row for run in runs for row in rows(run)], stages=STAGES, comparison=comparison,
@@ -129,6 +174,13 @@ def _rate(record: Record) -> Rate | None:
     n, tasks = (0 if math.isnan(value := number(record.get(key))) else int(value) for key in ("n", "tasks"))
     low, high = (value if math.isfinite(value) else success for value in (low, high))
     return Rate(success, low, high, n, tasks or n)
+
+
+def _mean(record: Record) -> Mean | None:
+    try:
+        return Mean.from_dict(record["reward"])
+    except (KeyError, TypeError):  # an evaluation from before rewards were kept
+        return None
 
 
 def _verdict(rates: dict[str, Rate | None]) -> str:
@@ -149,6 +201,10 @@ def _duration(seconds: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "?"
 
 
 def _nats(value: float) -> str:

@@ -11,6 +11,8 @@ from agentdistill import environment
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.curricula import Schedule
 from agentdistill.errors import UserError
+from agentdistill.loggers.registry import chosen
+from agentdistill.policies.adapter import is_adapter, require_peft
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import check_reference, is_tiny
 from agentdistill.policies.model import CausalLM, require_same_vocabulary
@@ -113,6 +115,7 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
     Raises:
         UserError: naming both sides of what does not fit.
     """
+    chosen(config.log.backends)
     check_stored(config, method)
     _check_models(config)
     _check_providers(config, method)
@@ -145,6 +148,13 @@ def _check_models(config: Experiment) -> None:
         raise UserError(
             f"student.model cannot be '{config.student.model}'; for a teacher, that names the student's own weights"
         )
+    if config.student.lora is not None:
+        require_peft()
+        if is_adapter(config.student.model):
+            raise UserError(
+                f"student.model '{config.student.model}' is an adapter, and student.lora would put another on it; merge it "
+                f"first (agentdistill merge {config.student.model} --out FOLDER), and name that folder"
+            )
     if config.reference is None:
         return
     model = config.reference.model

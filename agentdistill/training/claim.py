@@ -17,8 +17,8 @@ from agentdistill.training.progress import Progress, untouched
 # What a stage or a verb leaves behind. A tokenizer alone is no result: it is made in seconds, and made again.
 RESULTS = ("checkpoints/[!.]*", "teacher", "student", "final", "evals/*.json", "store/*.parquet", "eval.json", "summary.json")
 
-# Where environments are changes no result, so a run may go on with other workers than it began with.
-FREE = ("env.workers", "env.timeout", "env.recycle", "env.memory")
+# Where environments are, and where numbers are shown, changes no result, so a run may go on with others than it began with.
+FREE = ("env.workers", "env.timeout", "env.recycle", "env.memory", "log.backends", "log.project", "log.mode")
 
 
 def claim(folder: Path, config: Experiment, stored: Progress | None, *, resume: bool) -> Progress:

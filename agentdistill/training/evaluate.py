@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from agentdistill.config import SAME_EPISODES
@@ -34,25 +33,6 @@ def evaluate(
         played += rollout.run(tasks[start : start + BATCH], params, f"eval-{label}-{start // BATCH:03d}")
     won = [t.success for t in played]
     return clustered([won[i : i + samples] for i in range(0, len(won), samples)]), played
-
-
-def rates_by_type(played: Sequence[Trajectory]) -> dict[str, Rate]:
-    """Success by `Trajectory.task_type`, in order of their names, each with its own interval; empty where there are not two.
-
-    Episodes of one task, which share a group, are one task to the interval.
-    """
-    outcomes: dict[str, dict[int, list[bool]]] = {}
-    for t in played:
-        outcomes.setdefault(t.task_type, {}).setdefault(t.group, []).append(t.success)
-    if len(outcomes) < 2:
-        return {}
-    return {kind: clustered(list(tasks.values())) for kind, tasks in sorted(outcomes.items())}
-
-
-def stop_reasons(trajectories: Sequence[Trajectory]) -> dict[str, int]:
-    """How often each stop reason occurred, most frequent first."""
-    counts = Counter(str(t.stop_reason) for t in trajectories)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def env_failures(trajectories: Sequence[Trajectory]) -> list[str]:

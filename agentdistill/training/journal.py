@@ -38,6 +38,7 @@ class Journal:
 
     Attributes:
         notes: what the user should be told of the folder, a sentence each.
+        heard: called after every line that is written.
 
     Raises:
         UserError: when another process works in the folder, it cannot be written, or what a resumed run needs of it is
@@ -48,6 +49,7 @@ class Journal:
         self, folder: Path, claim: Callable[[Progress | None], Progress] = lambda stored: stored or untouched()
     ) -> None:
         self.folder, self.notes = folder, list[str]()
+        self.heard: Callable[[], None] = lambda: None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = (folder / ".lock").open("w")
@@ -167,6 +169,7 @@ class Journal:
                 file.write(line + "\n")
         except OSError as error:
             raise UserError(f"'{self.folder / name}' could not be written: {error.strerror}") from error
+        self.heard()
 
     def _commit(self, **changes: Any) -> None:
         sizes = {name: self._size(name) for name in LOGS}

@@ -16,6 +16,7 @@ from agentdistill.config import Experiment
 from agentdistill.console import Console
 from agentdistill.curricula import Schedule
 from agentdistill.errors import UserError
+from agentdistill.evaluation import stop_reasons
 from agentdistill.intervals import Rate
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.model import CausalLM
@@ -25,7 +26,7 @@ from agentdistill.rollout import Rollout, Task
 from agentdistill.seeds import derive, permutation
 from agentdistill.signals import Method, Streams
 from agentdistill.store import Store
-from agentdistill.training.evaluate import env_failures, stop_reasons
+from agentdistill.training.evaluate import env_failures
 from agentdistill.training.health import (
     agreement,
     drift,
@@ -101,8 +102,8 @@ def distil(
             raise UserError(damaged(journal.folder / "progress.json", reason)) from error
     store.discard_after(lambda name: (found := _BATCH.fullmatch(name)) is not None and int(found[1]) > start)
     for iteration in range(start + 1, train.iterations + 1):
-        _iteration(config, roles, optimizer, iteration, journal, store, console.say)
-        console.tick("distil", iteration, train.iterations)
+        now = _iteration(config, roles, optimizer, iteration, journal, store, console.say)
+        console.tick("distil", iteration, train.iterations, now)
         if config.eval.every and iteration % config.eval.every == 0 and iteration < train.iterations:
             rate = validate(iteration)
             temperature = config.eval.temperature
@@ -126,7 +127,8 @@ def _iteration(
     journal: Journal,
     store: Store,
     say: Callable[[str], None],
-) -> None:
+) -> str:
+    """One round; what it came to, in a few words."""
     began = time.perf_counter()
     clock = roles.rollout.clock
     clock.generate = clock.environment = 0.0
@@ -170,6 +172,7 @@ def _iteration(
     say(_line(iteration, config.train.iterations, record, total))
     for fault in env_failures(played)[:1]:
         say(f"iteration {iteration}: {len(env_failures(played))} episode(s) lost: {fault}")
+    return _short(record, total)
 
 
 def plan_tasks(config: Experiment, roles: Roles, iteration: int, say: Callable[[str], None]) -> list[Task]:
@@ -289,6 +292,11 @@ def batch_metrics(
         "windowed": sum(t.windowed for t in played),
         "left_out": len(played) - len(rows),
     }
+
+
+def _short(record: dict[str, Any], seconds: float) -> str:
+    kl = f"KL {record['kl']:.3f}, " if "kl" in record else ""
+    return f"success {100 * record['success']:.0f} %, {kl}{record['action_tokens'] / seconds:.0f} tok/s"
 
 
 def _line(iteration: int, total: int, record: dict[str, Any], seconds: float) -> str:

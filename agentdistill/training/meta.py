@@ -7,6 +7,8 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +34,20 @@ def versions() -> dict[str, str]:
     return found | {"cpu": torch.backends.cpu.get_cpu_capability(), "cuda": cuda, "threads": str(torch.get_num_threads())}
 
 
+def run_id(folder: Path) -> str:
+    """The run's id, 12 hexadecimal digits: made at random once, and kept in `RUN/id`."""
+    path = folder / "id"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if _ID.fullmatch(found := path.read_text(encoding="utf-8").strip()):
+            return found
+    made = secrets.token_hex(6)
+    write_atomic(path, made + "\n")
+    return made
+
+
+_ID = re.compile("[0-9a-f]{12}")
 _OTHER = "note: not all as in the run's earlier sessions, so numbers may differ from an uninterrupted run's"
+_PLAYED_BY = ("agentdistill", "python", "gymnasium", "textworld")
 _NAMED = 5  # files that a note names
 _WHOLE = 1 << 20  # bytes up to which a model folder's file is read for its fingerprint
 
@@ -119,6 +134,19 @@ def record_environment(folder: Path, about: Mapping[str, Any]) -> list[str]:
         return []
     more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
     return [f"{_OTHER}: the environment's files {', '.join(map(repr, other[:_NAMED]))}{more}"]
+
+
+def changed_since(folder: Path) -> list[str]:
+    """What environments depend on and was another when the run's last session began, a phrase each, as far as it was noted."""
+    then, now = (_sessions(folder / "meta.json") or [{}])[-1], versions()
+    said = [f"{name} {then[name]} has become {now[name]}" for name in _PLAYED_BY if then.get(name, now[name]) != now[name]]
+    for name, was in then.items():
+        field, _, path = name.partition(" '")
+        if field.startswith("env.") and path.endswith("'"):
+            with contextlib.suppress(OSError, ValueError):
+                if digest(Path(path[:-1]))[:12] != was:
+                    said.append(f"{name} has changed")
+    return said
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def check_mixed(config: Experiment, method: Method) -> None:
     if config.mixed is not None:
         _check_teacher(config, config.mixed)
         _check_method(config, config.mixed, method)
-    elif "demonstrations" in method.needs:
+    elif "demonstrations" in method.needs and config.rollouts is None:  # `StoredEpisodes.require` knows who wrote stored ones
         raise UserError(
             f"method {config.method!r} needs {PROVISIONS['demonstrations']} ({method.wanting('demonstrations')}), and the "
             "experiment has no mixed section, in which the teacher goes on where the student stops"

@@ -13,6 +13,7 @@ from typing import Any
 
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.intervals import Rate
+from agentdistill.policies.adapter import chosen
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import is_tiny
 from agentdistill.policies.model import CausalLM
@@ -21,7 +22,7 @@ from agentdistill.training.check import REFERENCE, check_pair, require_given
 from agentdistill.training.journal import write_atomic
 from agentdistill.training.panel import ASSIGNMENTS, Panel, Seat
 from agentdistill.training.session import Session
-from agentdistill.training.teachers import DECAY, MovingAverage, frozen_copy
+from agentdistill.training.teachers import DECAY, MovingAverage, own_weights
 
 
 @dataclass(slots=True)
@@ -92,6 +93,8 @@ def _models(session: Session) -> _Models:
     sections = [config.student, *roles.values()]
     tokenizer = session.tokenizer() if any(is_tiny(s.model) for s in sections) else None
     student = session.load("student", config.student, tokenizer)
+    if config.student.lora is not None:
+        chosen(student, config.student.lora.targets)  # refuses what is no layer before anything is trained
     if session.stored is not None:
         session.stored.meet(student)
     teachers: dict[str, CausalLM] = {}
@@ -111,11 +114,12 @@ def _models(session: Session) -> _Models:
     for role, teacher in teachers.items():
         session.warm_up(role, roles[role], teacher)
     session.warm_up("student", config.student, student)
+    student = session.adapt(student)
     for role, each in roles.items():
         if each.own:
-            teachers[role] = student if each.model == "live" else frozen_copy(student, each.model)
+            teachers[role] = own_weights(student, each.model)
     if section is not None and reference is None:
-        reference = frozen_copy(student, section.model)
+        reference = own_weights(student, section.model)
     return _Models(student, teachers, reference)
 
 

@@ -1,27 +1,33 @@
-"""Asking a scorer about a store's trajectories: the same questions that training asks, the answers put beside them for good."""
+"""Asking a scorer about a store's trajectories: which are still to be asked about, and by whom, until none is left."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-
 from agentdistill.errors import StoreError, UserError
-from agentdistill.policies import model as model_module
-from agentdistill.policies.base import Distribution, ScoreRequest, TeacherScorer, TeacherScores
+from agentdistill.policies.base import TeacherScorer
 from agentdistill.store import Store
-from agentdistill.store_scores import Identity, Part, ScoreFiles, sizes
-from agentdistill.training.score import Segment, sequences_of, trainable
-from agentdistill.trajectory import FloatArray, Scores, Trajectory
+from agentdistill.store_scores import Identity, Part, ScoreFiles
+from agentdistill.training.score import trainable
+from agentdistill.training.score_portion import Columns, Done, Portion, PortionScorer
+from agentdistill.trajectory import Scores, Trajectory
 
 EPISODES = 128
 """Trajectories asked about at one time, at most: what a killed process loses."""
+TOKENS = 1 << 16
+"""Tokens of theirs, at most, where there are several."""
 NUMBERS = 1 << 27
 """Numbers that their answers may hold, 4 bytes each: hidden states, and the top-k with its ids."""
+SHARES = 4
+"""Portions for each of several processes, at least: so that none waits long for the last one."""
+
+Found = tuple[Portion, list[Trajectory]]
+Scoring = Callable[[Iterable[Found]], Iterator[Done]]
+"""Scores portions, in any order; each is on disk when it is yielded."""
 
 
 @dataclass(slots=True)
@@ -63,53 +69,67 @@ class Added:
 class StoreScoring:
     """A scorer at work on a store. Whatever is finished is on disk: after a kill, the same call goes on.
 
+    While it is at work nobody else may add scores under its name.
+
     Args:
         identity: who the scorer is.
         name: its name in the store.
-        top_k: ids to keep a token, with their log-probs; 0: none.
-        entropy: keep the entropy of every distribution.
+        columns: what is to be kept of its answers.
         width: numbers a token that the scorer's answers hold.
+        processes: how many share the work.
         say: takes a line as trajectories are scored.
-        tick: takes how many are done, and of how many.
-
-    Raises:
-        UserError: when a top-k is wanted of a scorer that gives no distributions.
+        tick: takes how many trajectories are done, of how many, and how many tokens are read a second.
     """
 
     def __init__(
-        self, store: Store, scorer: TeacherScorer, identity: Identity, name: str, *, top_k: int = 0, entropy: bool = False,
-        width: int = 0, say: Callable[[str], None] = lambda _: None, tick: Callable[[int, int], None] = lambda a, b: None,
+        self, store: Store, identity: Identity, name: str, columns: Columns, *, width: int = 0, processes: int = 1,
+        say: Callable[[str], None] = lambda _: None, tick: Callable[[int, int, float], None] = lambda a, b, c: None,
     ) -> None:  # fmt: skip
-        if (top_k or entropy) and "distribution" not in scorer.capabilities:
-            raise UserError(f"scorer '{name}' gives no distributions, so there is no top-k and no entropy of them to keep")
-        self._store, self._scorer, self._identity, self._name = store, scorer, identity, name
-        self._top_k, self._entropy, self._width, self._say, self._tick = top_k, entropy, width, say, tick
+        self._store, self._identity, self._name, self._columns = store, identity, name, columns
+        self._width, self._processes, self._say, self._tick = width, processes, say, tick
         self._files: ScoreFiles = store.scores(name)
-        self._known = self._files.identity() is not None
+        self._done = self._total = self._read = 0
+        self._began = time.perf_counter()
 
-    def run(self, batches: Sequence[str]) -> Added:
-        """Score what is not scored yet, in the batches' order.
+    def run(self, batches: Sequence[str], scoring: Scoring) -> Added:
+        """Score what is not scored yet.
+
+        Args:
+            scoring: does it.
 
         Raises:
-            StoreError: when the name is another model's, or nobody's; when a file is damaged, or the disk refuses. What was
-                scored before it stays.
+            StoreError: when the name is another model's, or nobody's, or another process is adding scores under it; when a
+                file is damaged, or the disk refuses. What was scored before it stays.
         """
-        if not self._known:
+        if self._files.identity() is None:
             self._require_unused()
-        self._files.claim(self._identity)
-        out, total = Added(self._name), sum(map(self._store.size, batches))
-        written, began = Counter[str](), time.perf_counter()
-        for batch in batches:
-            digest = self._store.digest(batch)
-            for start, members in self._portions(batch, out):
-                started = time.perf_counter()
-                part, tokens = self._score(batch, digest, start, members, out)
-                written.update(sizes([part]))
-                rate = tokens / (time.perf_counter() - started)
-                self._say(f"{batch}: {len(members)} episodes from {start}, {tokens} tokens, {rate:.0f} tokens/s")
-                self._tick(out.episodes + out.already + out.left_out, total)
-        self._tick(total, total)
-        out.seconds, out.bytes = time.perf_counter() - began, dict(written)
+        with self._files.exclusive():
+            self._files.claim(self._identity)
+            return self._run(batches, scoring)
+
+    def passed(self, tokens: int) -> None:
+        """So many more tokens are read."""
+        self._read += tokens
+        self._tick(self._done, self._total, self._read / (time.perf_counter() - self._began))
+
+    def _run(self, batches: Sequence[str], scoring: Scoring) -> Added:
+        out, written = Added(self._name), Counter[str]()
+        self._total, self._began = sum(map(self._store.size, batches)), time.perf_counter()
+        for done in scoring(self._portions(batches, out)):
+            out.tokens += done.tokens
+            out.read += done.read
+            out.episodes += done.episodes
+            out.left_out += done.left_out
+            where = done.portion
+            out.batches[where.batch] = out.batches.get(where.batch, 0) + done.episodes
+            written.update(done.bytes)
+            self._done = out.episodes + out.already + out.left_out
+            rate = out.tokens / (time.perf_counter() - self._began)
+            self._say(f"{where.batch}: {where.n} episodes from {where.start}, {done.tokens} tokens, {rate:.0f} tokens/s")
+            self.passed(0)
+        self._done = self._total
+        self.passed(0)
+        out.seconds, out.bytes = time.perf_counter() - self._began, dict(written)
         return out
 
     def _require_unused(self) -> None:
@@ -121,38 +141,32 @@ class StoreScoring:
                     f"{self._store.path} has, so they may be another model's; choose another name"
                 )
 
-    def _score(self, batch: str, digest: str, start: int, members: Sequence[Trajectory], out: Added) -> tuple[Part, int]:
-        rows = trainable(members)
-        own = sequences_of(rows)
-        answered = ask(self._scorer, rows, own, as_student=self._identity.prompt == "student", top_k=self._top_k)
-        scores = {id(t): s if self._entropy else _without_entropy(s) for t, s in zip(rows, answered, strict=True)}
-        row = [(t.id, scores.get(id(t))) for t in members]
-        part = self._files.write(batch, digest, start, row, k=self._top_k, entropy=self._entropy)
-        tokens = sum(t.n_action_tokens for t in rows)
-        out.tokens += tokens
-        out.read += sum(len(_request(s, self._identity.prompt == "student").ids) for s in own)
-        out.episodes += len(rows)
-        out.left_out += len(members) - len(rows)
-        out.batches[batch] = out.batches.get(batch, 0) + len(rows)
-        return part, tokens
+    def _portions(self, batches: Sequence[str], out: Added) -> Iterator[Found]:
+        for batch in batches:
+            digest = self._store.digest(batch)
+            for start, members in self._unscored(batch, digest, out):
+                yield Portion(batch, digest, start, len(members)), members
 
-    def _portions(self, batch: str, out: Added) -> Iterator[tuple[int, list[Trajectory]]]:
+    def _unscored(self, batch: str, digest: str, out: Added) -> Iterator[tuple[int, list[Trajectory]]]:
         """Neighbours that are still to be scored, and the row of the first; none reaches into a file of scores behind it."""
-        parts = self._files.parts(batch)
+        parts = self._parts(batch, digest)
         starts = {part.start for part in parts}
-        enough = [part for part in parts if part.has(self._top_k, self._entropy)]
+        enough = [part for part in parts if part.has(self._columns.top_k, self._columns.entropy)]
         done = {row for part in enough for row in range(part.start, part.start + part.n)}
         if len(done) == self._store.size(batch):
             out.already += sum(part.scored for part in enough)
             out.left_out += sum(part.n - part.scored for part in enough)
             return
+        most = EPISODES if self._processes == 1 else min(EPISODES, math.ceil(self._total / (SHARES * self._processes)))
         members: list[Trajectory] = []
-        first = numbers = 0
+        first = numbers = tokens = 0
         for row, trajectory in enumerate(self._store.trajectories(batch, [self._name])):
             able = bool(trainable([trajectory]))
             scored = row in done or (able and self._suffices(trajectory.scores.get(self._name)))
-            more = trajectory.n_action_tokens * (self._width + 2 * self._top_k + 2)
-            if members and (scored or row in starts or len(members) == EPISODES or numbers + more > NUMBERS):
+            more = trajectory.n_action_tokens * (self._width + 2 * self._columns.top_k + 2)
+            longer = sum(len(turn.prompt_ids) + len(turn.action_ids) for turn in trajectory.turns)
+            full = len(members) == most or numbers + more > NUMBERS or tokens + longer > TOKENS
+            if members and (scored or row in starts or full):
                 yield first, members
                 members = []
             if scored:
@@ -160,79 +174,38 @@ class StoreScoring:
                 out.left_out += not able
                 continue
             if not members:
-                first, numbers = row, 0
+                first, numbers, tokens = row, 0, 0
             members.append(trajectory)
             numbers += more
+            tokens += longer
         if members:
             yield first, members
 
+    def _parts(self, batch: str, digest: str) -> list[Part]:
+        """The files of scores of a batch as it is; those of an earlier one of its name are deleted."""
+        parts = self._files.parts(batch)
+        for part in parts:
+            if part.batch != digest:
+                part.path.unlink(missing_ok=True)
+        return [part for part in parts if part.batch == digest]
+
     def _suffices(self, scores: Scores | None) -> bool:
         """Whether what training itself put beside a trajectory is enough."""
-        if scores is None or (self._entropy and scores.entropy is None):
+        if scores is None or (self._columns.entropy and scores.entropy is None):
             return False
-        return not self._top_k or (scores.topk_ids is not None and scores.topk_ids.shape[1] >= self._top_k)
+        return not self._columns.top_k or (scores.topk_ids is not None and scores.topk_ids.shape[1] >= self._columns.top_k)
 
 
-def ask(
-    scorer: TeacherScorer, trajectories: Sequence[Trajectory], sequences: Sequence[Segment], *, as_student: bool = False,
-    top_k: int = 0,
-) -> list[Scores]:  # fmt: skip
-    """What a scorer says of the student's tokens: an answer a trajectory, entropies where it gives them.
-
-    Args:
-        trajectories: `trainable` ones.
-        sequences: theirs, of `sequences_of`.
-        as_student: show it the student's prompts even where a trajectory has others for its teacher.
-        top_k: its likeliest ids to keep a token; fewer where its vocabulary is smaller.
+def in_this_process(store: Store, scorer: TeacherScorer, name: str, columns: Columns) -> Scoring:
+    """One portion after the other.
 
     Raises:
-        UserError: naming the trajectory with a log-prob that is not finite.
+        UserError: when a top-k is wanted of a scorer that gives no distributions.
     """
-    answers = scorer.score([_request(sequence, as_student) for sequence in sequences])
-    owned: list[list[TeacherScores]] = [[] for _ in trajectories]
-    for sequence, answer in zip(sequences, answers, strict=True):
-        owned[sequence.trajectory].append(answer)
-    out = [_joined(each, top_k) for each in owned]
-    for trajectory, scores in zip(trajectories, out, strict=True):
-        if not np.isfinite(scores.logprobs).all():
-            raise UserError(f"scorer '{scorer.name}' gave a log-prob that is not finite for trajectory '{trajectory.id}'")
-    return out
-
-
-def _request(sequence: Segment, as_student: bool) -> ScoreRequest:
-    return ScoreRequest(sequence.ids.tolist(), sequence.targets.tolist()) if as_student else sequence.teacher
-
-
-def _joined(answers: Sequence[TeacherScores], top_k: int) -> Scores:
-    """A trajectory's answers, a segment each, as one: segments come in the order of its tokens."""
-    entropies = [answer.entropy for answer in answers]
-    entropy = None if any(each is None for each in entropies) else _numbers([e for e in entropies if e is not None])
-    scores = Scores(_numbers([answer.logprobs for answer in answers]), entropy)
-    if top_k:
-        pairs = [
-            _top(answer.distribution, len(answer.logprobs), top_k) for answer in answers if answer.distribution is not None
-        ]
-        scores.topk_logprobs, scores.topk_ids = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return scores
-
-
-@torch.no_grad()
-def _top(distribution: Distribution, n: int, k: int) -> tuple[FloatArray, np.ndarray]:
-    """`[n, k]` log-probs, falling, and ids of the likeliest tokens; no more than a chunk of distributions at one time."""
-    width = distribution.logprobs(slice(0, 1)).shape[-1]
-    size = max(1, model_module.CHUNK_ELEMENTS // width)
-    tops = [distribution.logprobs(slice(start, start + size)).topk(min(k, width), -1) for start in range(0, n, size)]
-    values, ids = torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])
-    return values.double().cpu().numpy(), ids.cpu().numpy()
-
-
-def _numbers(parts: Sequence[torch.Tensor]) -> FloatArray:
-    joined: FloatArray = torch.cat(list(parts)).double().cpu().numpy()
-    return joined
-
-
-def _without_entropy(scores: Scores) -> Scores:
-    return Scores(scores.logprobs, None, scores.topk_ids, scores.topk_logprobs)
+    if (columns.top_k or columns.entropy) and "distribution" not in scorer.capabilities:
+        raise UserError(f"scorer '{name}' gives no distributions, so there is no top-k and no entropy of them to keep")
+    worker = PortionScorer(store, scorer, name, columns)
+    return lambda portions: (worker.score(portion, members) for portion, members in portions)
 
 
 def _bytes(n: int) -> str:

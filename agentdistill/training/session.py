@@ -18,8 +18,12 @@ from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, Reference
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example, demonstrate, examples, transcript
 from agentdistill.errors import UserError
+from agentdistill.evaluation import Evaluation
 from agentdistill.intervals import Rate
+from agentdistill.loggers.hub import Hub
+from agentdistill.loggers.registry import RunInfo, chosen
 from agentdistill.modules import import_module
+from agentdistill.policies.adapter import Adapted, attach
 from agentdistill.policies.base import SamplingParams, TeacherScorer
 from agentdistill.policies.identity import identify
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
@@ -35,13 +39,13 @@ from agentdistill.store import Store
 from agentdistill.toolcall import DEFAULT_FORMAT
 from agentdistill.training.check import check, first_seeds, look_up, required_tasks, without_effect
 from agentdistill.training.claim import claim
-from agentdistill.training.evaluate import caveats, evaluate, rates_by_type
+from agentdistill.training.evaluate import caveats, evaluate
 from agentdistill.training.journal import Journal, write_atomic
 from agentdistill.training.loop import Roles, distil
-from agentdistill.training.meta import record_environment, record_session
+from agentdistill.training.meta import record_environment, record_session, run_id
 from agentdistill.training.panel import Panel
 from agentdistill.training.sft import supervise
-from agentdistill.training.state import save_model
+from agentdistill.training.state import copy_into, save_model
 from agentdistill.training.stored_check import check_stored
 from agentdistill.training.teachers import MovingAverage
 from agentdistill.trajectory import Trajectory
@@ -50,6 +54,12 @@ TOKENIZER_EPISODES = 64
 PINNED = "rollouts.json"
 """Names in a run's folder the files of the store that it trains on."""
 BYTES_PER_TOKEN = 8  # more than any tokenizer trained here saves on a whole episode
+
+
+def tiny_context(config: Experiment) -> int:
+    """Tokens that models from scratch take: what is played, and as much again where a teacher is shown the plan before it."""
+    privileged = any(section.privileged for section in config.teacher_roles.values())
+    return config.env.max_context * (2 if privileged else 1)
 
 
 class Session:
@@ -79,6 +89,7 @@ class Session:
             self.pool = EnvPool(env.id, env.options, workers=workers)
             for note in record_environment(folder, self.pool.run_metadata()):
                 self.say(note)
+            self.hub = self._hub()
             self.limits = Limits(env.max_turns, env.max_context, env.overflow, env.window, self.view)
             self._demonstrations: dict[tuple[object, ...], list[Example]] = {}
         except BaseException:
@@ -90,9 +101,20 @@ class Session:
         """One line of progress."""
         self.console.say(text)
 
+    def _hub(self) -> Hub:
+        """The run's logging back-ends; they hear of whatever is written from here on."""
+        log, config = self.config.log, self.config
+        specs = chosen(log.backends)
+        identity = run_id(self.folder) if specs else ""
+        about = RunInfo(self.folder, config.name, identity, log.project, log.mode, config.model_dump(mode="json"))
+        hub = Hub(specs, about, self.say)
+        self.journal.heard = hub.catch_up
+        return hub
+
     def close(self) -> None:
         """Close environments and give the folder up."""
         self.console.close()
+        self.hub.close()
         self.pool.close()
         self.journal.close()
         torch.set_num_threads(self._threads)
@@ -189,9 +211,27 @@ class Session:
         """A role's model as far as the run has brought it, untrained at first."""
         seed = derive(self.config.seed, "init", role) % 2**31
         source = self._source(role, section)
-        lm = load_model(source, tokenizer=tokenizer, seed=seed, context=self.config.env.max_context)
+        lm = load_model(source, tokenizer=tokenizer, seed=seed, context=tiny_context(self.config))
+        if isinstance(lm, Adapted) and (role == "student" or getattr(section, "sft", None) is not None):
+            lm = lm.merged()  # its weights are to be trained, all of them
         lm.name = section.model
         return lm
+
+    def adapt(self, student: CausalLM) -> CausalLM:
+        """The student with a new adapter, where the experiment distils into one; it plays as before."""
+        lora = self.config.student.lora
+        if lora is None:
+            return student
+        adapted = attach(
+            student, r=lora.r, alpha=lora.alpha, targets=lora.targets, base=self._source("student", self.config.student),
+            seed=derive(self.config.seed, "lora") % 2**31,
+        )  # fmt: skip
+        own, whole = (sum(t.numel() for t in each.values()) for each in (adapted.own(), adapted.named_weights()))
+        self.say(
+            f"LoRA of rank {lora.r}: {own:,} of {whole:,} parameters are trained; a checkpoint takes "
+            f"{12 * own / 1e6:.1f} MB, where all parameters would take {12 * (whole - own) / 1e6:.1f} MB"
+        )
+        return adapted
 
     def _source(self, role: str, section: ModelSection | ReferenceSection) -> str:
         """Where a role's model is to be loaded from: the run's own folder once its supervised stage is finished."""
@@ -263,9 +303,8 @@ class Session:
             self.say(note)
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, json.dumps(rate.as_dict()))
-        kinds = {kind: each.as_dict() for kind, each in rates_by_type(played).items()}
-        more = {"by_type": kinds} if kinds else {}
-        self.journal.metric("eval", label=label, iteration=iteration, temperature=section.temperature, **rate.as_dict(), **more)
+        record = Evaluation.of(label, played, {"label": label, "iteration": iteration, "temperature": section.temperature})
+        self.journal.metric("eval", **{k: v for k, v in record.as_dict().items() if k != "stop_reasons"})
         self.journal.finish(stage, path)
         self.say(f"{label}: success {rate} on {section.split} tasks")
         return rate
@@ -290,7 +329,7 @@ class Session:
         """
         path = self.folder / "final"
         if self.journal.done("train"):
-            student.model.load_state_dict(load_model(str(path)).model.state_dict())
+            copy_into(student, load_model(str(path)).own(), f"'{path}'")
             return
         privileged = any(section.privileged for section in self.config.teacher_roles.values())
         rollout = self.rollout(student, privileged, partner)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,10 @@ from agentdistill.policies.model import CausalLM, chunk_rows
 
 
 def save_state(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -> None:
-    """Write weights (`weights.safetensors`) and optimizer state (`optimizer.pt`) into an existing folder."""
+    """Write weights (`weights.safetensors`) and optimizer state (`optimizer.pt`) into an existing folder.
+
+    Of a student with an adapter that is the adapter alone.
+    """
     save_weights(folder / "weights.safetensors", lm)
     torch.save(optimizer.state_dict(), folder / "optimizer.pt")
 
@@ -35,8 +38,8 @@ def load_state(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -> 
 
 
 def save_weights(path: Path, lm: CausalLM) -> None:
-    """Write a model's weights and buffers, a tied tensor once."""
-    save_file({name: t.contiguous() for name, t in _unshared(lm).items()}, path)
+    """Write what is a model's own (see `CausalLM.own`)."""
+    save_file({name: t.detach().contiguous() for name, t in lm.own().items()}, path)
 
 
 def load_weights(path: Path, lm: CausalLM) -> None:
@@ -47,10 +50,23 @@ def load_weights(path: Path, lm: CausalLM) -> None:
     """
     with _readable(path.parent):
         weights = load_file(path, device=str(lm.device))
-        missing = _unshared(lm).keys() ^ weights.keys()
-        if missing:
-            raise UserError(f"checkpoint '{path.parent}' is of another model: it differs in '{sorted(missing)[0]}'")
-        lm.model.load_state_dict(weights, strict=False)
+        copy_into(lm, weights, f"checkpoint '{path.parent}'")
+
+
+@torch.no_grad()
+def copy_into(lm: CausalLM, weights: Mapping[str, torch.Tensor], what: str) -> None:
+    """Give a model what another one's `CausalLM.own` holds, in place.
+
+    Raises:
+        UserError: naming `what` it is, when it is of another model.
+    """
+    own = lm.own()
+    if differing := sorted(own.keys() ^ weights.keys()):
+        raise UserError(f"{what} is of another model: it differs in '{differing[0]}'")
+    for name, tensor in own.items():
+        if tensor.shape != weights[name].shape:
+            raise UserError(f"{what} is of another model: '{name}' has another shape")
+        tensor.copy_(weights[name])
 
 
 @contextmanager
@@ -89,7 +105,7 @@ def require_finite(lm: CausalLM, ids: Sequence[int], where: str, rate: str) -> N
 
 
 def save_model(folder: Path, lm: CausalLM) -> None:
-    """Write a model and its tokenizer as a Transformers folder, whole or not at all.
+    """Write a model and its tokenizer as a folder for `load_model`, whole or not at all.
 
     Raises:
         UserError: when the disk refuses.
@@ -99,8 +115,7 @@ def save_model(folder: Path, lm: CausalLM) -> None:
         for stale in (partial, folder):
             shutil.rmtree(stale, ignore_errors=True)
         hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bars garble a log file
-        lm.model.save_pretrained(partial)
-        lm.tokenizer.save_pretrained(partial)
+        lm.save(partial)
         partial.rename(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -108,8 +123,3 @@ def save_model(folder: Path, lm: CausalLM) -> None:
         raise UserError(
             f"model folder '{folder}' could not be written: {reason}; free some space, then use --resume"
         ) from error
-
-
-def _unshared(lm: CausalLM) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, a tied tensor once."""
-    return {**dict(lm.model.named_parameters()), **dict(lm.model.named_buffers())}

@@ -40,6 +40,7 @@ class Survey:
         episodes, left_out, tokens: how many may be trained on, how many may not, and student tokens of the former.
         warm: how many were sampled at another temperature than 1.
         unrewarded: how many nobody has told the reward of.
+        imported: how many were not sampled here at all.
     """
 
     units: list[tuple[str, list[int]]] = field(default_factory=list)
@@ -49,11 +50,13 @@ class Survey:
     tokens: int = 0
     warm: int = 0
     unrewarded: int = 0
+    imported: int = 0
 
     def __str__(self) -> str:
         said = f"{self.episodes} stored episodes in {len(self.units)} groups, {self.tokens} student tokens"
         left = f"; {self.left_out} are left out" if self.left_out else ""
-        return said + left + (f"; {self.warm} were not sampled at temperature 1" if self.warm else "")
+        own = f"; {self.imported} were imported" if self.imported else ""
+        return said + left + own + (f"; {self.warm} were not sampled at temperature 1" if self.warm else "")
 
 
 class StoredEpisodes:
@@ -117,11 +120,30 @@ class StoredEpisodes:
                 f"{survey.unrewarded} of {survey.episodes} episodes in the store {self.store.path} have no reward that was "
                 "told; choose another method, or name other rollouts.batches"
             )
+        self._require_authors(config, method)
         alone = sum(len(rows) == 1 for _, rows in survey.units)
         if alone and (method.rewarded or "groups" in method.needs):
             raise UserError(
                 f"method {config.method!r} compares rollouts of one task, and {alone} of {len(survey.units)} groups in the "
                 f"store {self.store.path} are of one; take a store with several rollouts a task"
+            )
+
+    def _require_authors(self, config: Experiment, method: Method) -> None:
+        """Refuse to learn from imported conversations as if the student had sampled them, and to imitate its own samples."""
+        survey, where = self.survey, self.store.path
+        if "demonstrations" in method.needs and survey.imported < survey.episodes:
+            raise UserError(
+                f"method {config.method!r} needs {PROVISIONS['demonstrations']}, and {survey.episodes - survey.imported} of "
+                f"{survey.episodes} episodes in the store {where} were played here; take a store of imported conversations"
+            )
+        if not survey.imported:
+            return
+        axis = next((name for name in ("signal", "rl") if getattr(method, name).name != "none"), "")
+        if axis or config.train.old_logprobs == "sampler":
+            what = f"{axis} '{getattr(method, axis).name}' is" if axis else "train.old_logprobs 'sampler' are log-probs"
+            raise UserError(
+                f"{what} of the student's own samples, and {survey.imported} episodes in the store {where} were imported; "
+                "imitate them with method dasd, or take a divergence over a teacher's full distributions"
             )
 
     def meet(self, student: CausalLM) -> None:
@@ -223,6 +245,8 @@ class StoredEpisodes:
                 out.tokens += trajectory.n_action_tokens
                 out.warm += trajectory.temperature != 1
                 out.unrewarded += not np.isfinite(trajectory.reward)
+                out.warm += trajectory.temperature != 1 and not trajectory.imported
+                out.imported += trajectory.imported
             out.units += [(batch, rows) for rows in groups.values()]
         if len(out.units) < self._tasks:
             raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from agentdistill.policies.adapter import Adapted
 from agentdistill.policies.model import CausalLM
 from agentdistill.training.state import load_weights, save_weights
 
@@ -20,6 +21,20 @@ def frozen_copy(lm: CausalLM, name: str) -> CausalLM:
     model = copy.deepcopy(lm.model)
     model.requires_grad_(False)
     return CausalLM(model, lm.tokenizer, name)
+
+
+def own_weights(student: CausalLM, kind: str) -> CausalLM:
+    """The student as a teacher or a reference of itself.
+
+    Args:
+        kind: `live`: itself. `initial` and `ema`: as it is now, to stay so or to be averaged. With an adapter, its weights
+            serve all of them: `initial` is the model without the adapter, `ema` the same one under another.
+    """
+    if kind == "live":
+        return student
+    if isinstance(student, Adapted):
+        return student.without(kind) if kind == "initial" else student.twin(kind)
+    return frozen_copy(student, kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +50,10 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, student: CausalLM) -> None:
         """Take one iteration's weights in."""
-        for mine, theirs in zip(self.lm.model.parameters(), student.model.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - self.decay)
+        theirs = student.own()
+        for name, mine in self.lm.own().items():
+            if isinstance(mine, torch.nn.Parameter):
+                mine.lerp_(theirs[name], 1 - self.decay)
 
     def save(self, folder: Path) -> None:
         """Write the average into an existing checkpoint folder."""

@@ -12,10 +12,11 @@ import numpy as np
 
 from agentdistill import yamltext
 from agentdistill.errors import UserError, nearest
+from agentdistill.imported import require_played
 from agentdistill.signals import AXES, Method, TokenTable
 from agentdistill.store import Store
 from agentdistill.training.score import stored_table, trainable
-from agentdistill.training.score_run import experiment_of
+from agentdistill.training.score_run import experiment_of, setting
 from agentdistill.trajectory import FloatArray, IntArray, Trajectory
 
 SMALL = 0.01
@@ -146,10 +147,11 @@ def what_if_run(folder: Path, store: Store, text: str, scorer: str, batch: str |
     used = experiment.get("method") if trained else None
     methods = {"used": Method.load(used)} if used else {}
     methods["what_if"] = parse_method(text, used)
-    first = next((rows[0] for each in batches if (rows := trainable(store.read(each)))), None)
+    store.require_whole([batch] if batch else None)
+    first = next((each for each in store.trajectories(batches) if trainable([each])), None)
     there = list(first.scores) if first else []
     own = [name for name in there if not name.startswith("reference:")]
-    named = (experiment.get("teacher") or {}).get("model")
+    named = setting(folder, "teacher", "model")
     if not scorer and named not in own and len(own) > 1:
         raise UserError(f"several scorers scored {store.path}: {', '.join(own)}; say which by --scorer NAME")
     chosen = scorer or (named if named in own else own[0] if own else "")
@@ -161,6 +163,7 @@ def what_if_run(folder: Path, store: Store, text: str, scorer: str, batch: str |
 def _batch(
     out: WhatIf, batch: str, rows: Sequence[Trajectory], methods: Mapping[str, Method], scorers: Mapping[str, str]
 ) -> None:
+    require_played(rows, "judged by a method: what its sampler thought of its tokens is not known")
     table = stored_table(rows, scorers)
     found = _ITERATION.fullmatch(batch)
     for name, method in methods.items():

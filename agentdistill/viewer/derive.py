@@ -54,7 +54,10 @@ def derive(
         table = token_table([trajectories[i] for i in members], {"teacher": scorer})
         for i, values in zip(members, _split(table, sod(table, **settings)), strict=True):
             out[i].sod[scorer] = values
-    for teacher, before in list(permutations(scorers_of(trajectories), 2))[:_PAIRS]:
+    pairs = list(permutations(scorers_of(trajectories), 2))
+    if len(pairs) > _PAIRS:
+        note(f"Provenance is worked out for the first {_PAIRS} of {len(pairs)} pairs of scorers.")
+    for teacher, before in pairs[:_PAIRS]:
         members = [i for i in usable if _scored(trajectories[i], teacher) and _scored(trajectories[i], before)]
         table = token_table([trajectories[i] for i in members], {"teacher": teacher, "student": before})
         classes = table.spread_steps(provenance(table, distilled=STUDENT)) if members else np.empty(0)

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from agentdistill.report.text import Decode, pieces, visible
+from agentdistill.report.text import visible
 from agentdistill.trajectory import FloatArray, Scores, Trajectory, Turn
 from agentdistill.viewer.derive import Derived
+from agentdistill.viewer.tokens import Pieces
 
 Json = dict[str, Any]
 SCALE = 10_000
@@ -27,30 +28,31 @@ _TAIL = re.compile(r"[-_/ .:#]*\d[\w.:-]*$")  # what tells the tasks of one type
 def summary(item: Trajectory, batch: str, iteration: int | None, scorers: Sequence[str]) -> Json:
     """What the list shows and filters by. `kl` and `kl_max` hold, a scorer, the mean and the largest mean by turn."""
     calls = [call for turn in item.turns for call in turn.tool_calls]
-    gaps = [_by_turn(item, item.scores.get(name)) for name in scorers]
+    parted = [gaps(item, item.scores.get(name)) for name in scorers]
     return {
         "id": visible(item.id), "batch": batch, "iteration": iteration, "env": visible(item.env_id),
-        "task": visible(item.task_id), "type": task_type(item.task_id), "seed": item.seed, "success": item.success,
+        "task": visible(item.task_id), "type": task_type(item), "seed": item.seed, "success": item.success,
         "reward": _plain(item.reward), "stop": str(item.stop_reason), "turns": len(item.turns), "tokens": item.n_action_tokens,
         "prefix": item.prefix_turns, "calls": len(calls), "errors": sum(not call.ok for call in calls),
         "policy": visible(item.policy), "version": item.policy_version, "temperature": _plain(item.temperature),
         "group": item.group, "windowed": item.windowed,
-        "kl": [_mean([gap for turn in turns for gap in turn]) for turns in gaps],
-        "kl_max": [_most([_mean(turn) for turn in turns]) for turns in gaps],
+        "kl": [_short(mean([gap for turn in turns for gap in turn])) for turns in parted],
+        "kl_max": [_short(max(map(mean, turns), key=_finite_first, default=math.nan)) for turns in parted],
+        "parent": visible(item.parent),
     }  # fmt: skip
 
 
-def text(item: Trajectory, decode: Decode | None) -> Json:
+def text(item: Trajectory, say: Pieces) -> Json:
     """What was said: `messages`, `error`, and turns with the pieces of text that their tokens add."""
     return {
         "messages": [[visible(message["role"]), visible(message["content"])] for message in item.messages],
         "error": visible(item.error),
         "options": visible(json.dumps(item.env_options, ensure_ascii=False)) if item.env_options else "",
-        "turns": [_said(turn, decode) for turn in item.turns],
+        "turns": [_said(turn, say) for turn in item.turns],
     }
 
 
-def numbers(item: Trajectory, derived: Derived, scorers: Sequence[str], decode: Decode | None) -> Json:
+def numbers(item: Trajectory, derived: Derived, scorers: Sequence[str], say: Pieces) -> Json:
     """What belongs to the tokens: ids, log-probs, entropies, weights, advantages, provenance; lists by turn.
 
     Keys `scores` and `sod` are scorers by their place in `scorers`, those of `provenance` two such places.
@@ -60,7 +62,7 @@ def numbers(item: Trajectory, derived: Derived, scorers: Sequence[str], decode: 
         "ids": [turn.action_ids for turn in item.turns],
         "student": [tenths(turn.logprobs_t1) for turn in item.turns],
         "sampled": [tenths(turn.logprobs) for turn in item.turns] if item.temperature != 1 else None,
-        "scores": {place[name]: _scores(item, scores, decode) for name, scores in item.scores.items()},
+        "scores": {place[name]: _scores(item, scores, say) for name, scores in item.scores.items()},
         "advantage": _split(item, derived.advantage),
         "weight": _firsts(item, derived.weight),
         "sod": {place[name]: _firsts(item, values) for name, values in derived.sod.items()},
@@ -68,9 +70,9 @@ def numbers(item: Trajectory, derived: Derived, scorers: Sequence[str], decode: 
     }
 
 
-def task_type(task_id: str) -> str:
-    """A task's id without what numbers it: `cooking` of `cooking-1116`, `boil` of `boil/3`; empty where nothing is left."""
-    return visible(_TAIL.sub("", task_id))[:60]
+def task_type(item: Trajectory) -> str:
+    """The stored kind of task; where there is none, the task's id without what numbers it: `cooking` of `cooking-1116`."""
+    return visible(item.task_type or _TAIL.sub("", item.task_id))[:60]
 
 
 def tenths(values: Iterable[float]) -> list[int | None]:
@@ -80,14 +82,14 @@ def tenths(values: Iterable[float]) -> list[int | None]:
     return [None if lost else value for value, lost in zip(whole, np.isnan(array).tolist(), strict=True)]
 
 
-def _said(turn: Turn, decode: Decode | None) -> Json:
-    parts = [visible(piece) for piece in pieces(turn.action_ids, decode)]
+def _said(turn: Turn, say: Pieces) -> Json:
+    parts = [visible(piece) for piece in say(turn.action_ids)]
     action = visible(turn.action)
     out: Json = {
         "pieces": parts, "author": turn.author, "finish": turn.finish, "observation": visible(turn.observation),
         "reward": _plain(turn.reward), "seconds": [round(turn.sample_seconds, 3), round(turn.env_seconds, 3)],
     }  # fmt: skip
-    if action.strip() not in "".join(parts):  # no tokenizer, or an action that is more than its tokens
+    if not says(turn, parts, say):
         out["action"] = action
     if turn.tool_calls:
         out["calls"] = [
@@ -100,18 +102,24 @@ def _said(turn: Turn, decode: Decode | None) -> Json:
     return out
 
 
-def _scores(item: Trajectory, scores: Scores, decode: Decode | None) -> Json:
+def says(turn: Turn, parts: Sequence[str], say: Pieces) -> bool:
+    """Whether what the environment was handed can be read off the tokens; not so without a tokenizer, for one."""
+    action = visible(turn.action).strip()
+    return action in "".join(parts) or (say.decode is not None and action in visible(say.decode(turn.action_ids)))
+
+
+def _scores(item: Trajectory, scores: Scores, say: Pieces) -> Json:
     out: Json = {"logprobs": _split(item, scores.logprobs), "entropy": _split(item, scores.entropy)}
     if scores.topk_ids is not None and scores.topk_logprobs is not None and len(scores.topk_ids) == item.n_action_tokens:
         likely = [
-            [[visible(pieces([int(token)], decode)[0]), value] for token, value in zip(ids, tenths(values), strict=True)][:5]
+            [[visible(say([int(token)])[0]), value] for token, value in zip(ids, tenths(values), strict=True)][:5]
             for ids, values in zip(scores.topk_ids, scores.topk_logprobs, strict=True)
         ]
-        out["topk"] = [likely[start:end] for start, end in _spans(item)]
+        out["topk"] = [likely[start:end] for start, end in spans(item)]
     return out
 
 
-def _spans(item: Trajectory) -> list[tuple[int, int]]:
+def spans(item: Trajectory) -> list[tuple[int, int]]:
     """Where each turn's tokens lie in stream order; (0, 0) for turns that are not the student's."""
     out, at = [], 0
     for turn in item.turns:
@@ -126,7 +134,7 @@ def _split(item: Trajectory, values: FloatArray | None) -> list[list[int | None]
     if values is None or len(values) != item.n_action_tokens:
         return None
     whole = tenths(values)
-    return [whole[start:end] for start, end in _spans(item)]
+    return [whole[start:end] for start, end in spans(item)]
 
 
 def _firsts(item: Trajectory, values: FloatArray | None) -> list[int | None] | None:
@@ -136,26 +144,32 @@ def _firsts(item: Trajectory, values: FloatArray | None) -> list[int | None] | N
 
 
 def _classes(item: Trajectory, values: FloatArray) -> list[int | None]:
-    return [None if start == end else int(values[start]) for start, end in _spans(item)]
+    return [None if start == end else int(values[start]) for start, end in spans(item)]
 
 
-def _by_turn(item: Trajectory, scores: Scores | None) -> list[list[float]]:
-    """The finite gaps log π − log T of each turn's tokens."""
+def gaps(item: Trajectory, scores: Scores | None) -> list[list[float]]:
+    """log π − log T of each turn's tokens in nats, an empty list for a turn that is not the student's; [] without scores."""
     if scores is None or len(scores.logprobs) != item.n_action_tokens:
         return []
     theirs = scores.logprobs.tolist()
     return [
-        [gap for ours, other in zip(turn.logprobs_t1, theirs[start:end], strict=False) if math.isfinite(gap := ours - other)]
-        for turn, (start, end) in zip(item.turns, _spans(item), strict=True)
+        [ours - other for ours, other in zip(turn.logprobs_t1, theirs[start:end], strict=False)]
+        for turn, (start, end) in zip(item.turns, spans(item), strict=True)
     ]
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return round(math.fsum(values) / len(values), 5) if values else None
+def mean(values: Iterable[float]) -> float:
+    """Mean of the finite ones; NaN where there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else math.nan
 
 
-def _most(values: Sequence[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
+def _finite_first(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
+
+
+def _short(value: float) -> float | None:
+    return round(value, 5) if math.isfinite(value) else None
 
 
 def _plain(value: float) -> float | None:

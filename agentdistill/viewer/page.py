@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import html
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from agentdistill.errors import UserError
 from agentdistill.report.text import visible
 from agentdistill.viewer.derive import derive, scorers_of
 from agentdistill.viewer.encode import Json, numbers, summary, text
-from agentdistill.viewer.source import Source, iteration_of
+from agentdistill.viewer.source import STOPS, Source, iteration_of
+from agentdistill.viewer.tokens import Pieces
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("core", "data", "colour", "filter", "list", "charts", "detail", "hover", "app")
@@ -61,14 +62,14 @@ def build(source: Source) -> Iterator[str]:
     Raises:
         UserError: when not one trajectory can be read.
     """
-    decode, blocks = source.decoder(), Blocks()
+    say, blocks = Pieces(source.decoder()), Blocks()
     scorers: list[str] = []  # as they are met: a column a scorer, those of earlier rows filled up below
     for batch, items in source.read():
         iteration = iteration_of(batch)
         scorers += [name for name in scorers_of(items) if name not in scorers]
-        for item, derived in zip(items, derive(items, source.method, iteration, _once(source.run.notes)), strict=True):
+        for item, derived in zip(items, derive(items, source.method, iteration, source.note), strict=True):
             row = summary(item, batch, iteration, scorers)
-            blocks.add(row, text(item, decode), numbers(item, derived, scorers, decode))
+            blocks.add(row, text(item, say), numbers(item, derived, scorers, say))
     blocks.close()
     if not blocks.rows:
         raise UserError("; ".join(source.run.notes) or f"the store of '{source.run.path}' holds no trajectories to view")
@@ -83,7 +84,8 @@ def _assemble(source: Source, blocks: Blocks, scorers: Sequence[str]) -> Iterato
     index = {
         "run": visible(source.run.name), "scorers": [visible(name) for name in scorers], "facts": _facts(source),
         "notes": [visible(note) for note in source.run.notes], "depth": source.depth, "max_turns": source.max_turns,
-        "rows": _columns(blocks.rows), "chunks": len(blocks.texts),
+        "rows": _columns(blocks.rows), "chunks": len(blocks.texts), "stops": STOPS,
+        "teacher": scorers.index(source.teacher) if source.teacher in scorers else 0,
     }  # fmt: skip
     style = (ASSETS / "viewer.css").read_text(encoding="utf-8")
     bodies = [(ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
@@ -122,16 +124,6 @@ def _method_in_words(source: Source) -> str:
     axes = ("signal", "baseline", "divergence", "step_weight", "gate", "rl", "selection")
     named = {axis: getattr(method, axis).name for axis in axes}
     return ", ".join(f"{axis.replace('_', ' ')} {name}" for axis, name in named.items() if name != "none")
-
-
-def _once(notes: list[str]) -> Callable[[str], None]:
-    """Adds a note that is not there yet."""
-
-    def add(note: str) -> None:
-        if note not in notes:
-            notes.append(note)
-
-    return add
 
 
 def _columns(rows: Sequence[Json]) -> Json:

@@ -10,16 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from agentdistill import curricula, yamltext
-from agentdistill.errors import UserError, nearest
+from agentdistill.errors import StoreError, UserError, nearest
 from agentdistill.report.data import Run, load_run, number
 from agentdistill.report.examples import load_decoder
 from agentdistill.report.text import Decode
 from agentdistill.signals import Method
 from agentdistill.store import Store
-from agentdistill.trajectory import Trajectory
+from agentdistill.trajectory import StopReason, Trajectory
 
 _ITERATION = re.compile(r"iter-(\d+)")
 _REFERENCE = "reference:"
+STOPS = {
+    StopReason.TERMINATED: "the environment reached an end of its own",
+    StopReason.TRUNCATED: "the environment's own step limit",
+    StopReason.MAX_TURNS: "the experiment's turn limit",
+    StopReason.DEPTH: "the curriculum's depth for this iteration",
+    StopReason.PROMPT_OVERFLOW: "the next prompt would have left no room for an answer",
+    StopReason.ENV_ERROR: "the environment failed",
+}
 
 
 @dataclass(slots=True)
@@ -34,6 +42,7 @@ class Source:
         max_turns: the experiment's turn limit, or None.
         depth: by iteration, the smallest turn limit that the schedule set.
         model: the experiment's student.
+        teacher: the scorer that training took for the teacher, or None where nothing was trained.
     """
 
     run: Run
@@ -43,6 +52,12 @@ class Source:
     max_turns: int | None = None
     depth: dict[int, int] = field(default_factory=dict)
     model: str = ""
+    teacher: str | None = None
+
+    def note(self, text: str) -> None:
+        """Add a sentence about what is missing, once."""
+        if text not in self.run.notes:
+            self.run.notes.append(text)
 
     def read(self) -> Iterator[tuple[str, list[Trajectory]]]:
         """Batches with their trajectories; of a damaged one a note remains, and no trajectories."""
@@ -79,13 +94,29 @@ def open_source(folder: Path, batches: Sequence[str] = ()) -> Source:
     except UserError:  # a rollout or an evaluation has no metrics
         run = Run(folder, folder.resolve().name)
     run.notes += lost
-    source = Source(run, [name for name in known if not batches or name in batches])
+    source = Source(run, sorted((name for name in known if not batches or name in batches), key=_as_played))
+    source.teacher = _teacher(store, known)
     for record in run.iterations:
         iteration, depth = number(record.get("iteration")), number(record.get("depth"))
         if math.isfinite(depth) and math.isfinite(iteration):
             source.depth[int(iteration)] = int(depth)
     _read_experiment(source, folder / "experiment.yaml")
     return source
+
+
+def _as_played(batch: str) -> tuple[int, str]:
+    """Sorts batches: what was there before training, the iterations, and then the rest."""
+    return (0 if batch.startswith("eval-before") else 1 if iteration_of(batch) else 2), batch
+
+
+def _teacher(store: Store, batches: Sequence[str]) -> str | None:
+    """The teacher of the first batch that was trained on."""
+    first = next((name for name in batches if iteration_of(name)), None)
+    try:
+        found = [] if first is None else store.pick(first, [0])
+    except StoreError:  # told when it is read
+        return None
+    return teacher_of(found[0]) if found else None
 
 
 def iteration_of(batch: str) -> int | None:

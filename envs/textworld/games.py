@@ -27,6 +27,7 @@ from agentdistill.errors import UserError
 
 # Raised when what this module stores changes, so that old files are left alone and not read.
 CACHE_VERSION = 1
+_SEEDS = 1 << 32  # what TextWorld's generator takes
 _knowledge: dict[str, Any] = {}
 _lock = threading.RLock()
 
@@ -94,9 +95,11 @@ def generate(challenge: str, settings: Settings, seed: int) -> Any:
     """A new `textworld.Game`; the same arguments give the same game.
 
     Raises:
-        UserError: when TextWorld cannot make a game of these settings for this seed.
+        UserError: when TextWorld cannot make a game of these settings for this seed, which is one below 2^32.
     """
     textworld = require_textworld()
+    if not 0 <= seed < _SEEDS:
+        raise UserError(f"TextWorld makes no game of seed {seed}; take seeds from task_seeds(split), or others below 2^32")
     options = textworld.GameOptions()
     options.seeds = seed
     with fast_textworld(), warnings.catch_warnings():

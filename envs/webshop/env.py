@@ -88,8 +88,8 @@ class WebShopEnv(TextEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Begin goal number `seed`, or a training goal drawn by the original's weights (any goal where none is for training).
 
-        `info` carries `task_id`, `task_type` (the product's category), `goal` (the instruction), `text` (the page),
-        `has_search_bar`, `clickables` and `admissible`.
+        `info` carries `task_id`, `task_type` (the product's category), `goal` (the instruction), `text` (the page but for
+        the instruction), `has_search_bar`, `clickables` and `admissible`.
 
         Raises:
             UserError: when there is no such goal.
@@ -157,7 +157,7 @@ class WebShopEnv(TextEnv):
         session = self._current()
         searches = ["search[<words>]"] if session.has_search_bar else []
         return {
-            "text": session.text() if self.observation == "text" else session.rich_text(),
+            "text": self._page(instruction=False),
             "has_search_bar": session.has_search_bar,
             "clickables": list(session.clickables),
             "admissible": [*searches, *self._clicks()],
@@ -166,7 +166,13 @@ class WebShopEnv(TextEnv):
     def _clicks(self) -> list[str]:
         return [f"click[{name}]" for name in self._current().clickables if name != pages.SEARCH.lower() and can_click(name)]
 
+    def _page(self, *, instruction: bool = True) -> str:
+        session = self._current()
+        show = session.text if self.observation == "text" else session.rich_text
+        return show(instruction=instruction)
+
     def _shown(self, view: Mapping[str, Any]) -> str:
         """A page, with the possible actions if they are to be listed."""
         listed = self.admissible and not self._current().done
-        return f"{view['text']}\n\nAdmissible actions: {', '.join(view['admissible'])}." if listed else str(view["text"])
+        page = self._page()
+        return f"{page}\n\nAdmissible actions: {', '.join(view['admissible'])}." if listed else page

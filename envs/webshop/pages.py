@@ -80,6 +80,12 @@ def done_page(asin: str, options: Mapping[str, str], score: float) -> list[Node]
     return [Node(text) for text in texts]
 
 
+def without_instruction(nodes: Sequence[Node]) -> list[Node]:
+    """A page without the instruction that stands on all but the last one, for a view that tells it in a place of its own."""
+    label = next((place for place, node in enumerate(nodes[:2]) if node.text.strip() == "Instruction:"), None)
+    return list(nodes) if label is None else [*nodes[:label], *nodes[label + 2 :]]
+
+
 def as_text(nodes: Sequence[Node]) -> str:
     """The observation mode `text`: the runs in one line, with separators."""
     return _SEPARATOR.join(node.text.strip() for node in _visible(nodes))

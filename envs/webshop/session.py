@@ -45,13 +45,14 @@ class Session:
         """Whether the page asks for a search; the action works on any page."""
         return "search" in self.clickables
 
-    def text(self) -> str:
-        """The page in the mode `text`."""
-        return pages.as_text(self.nodes)
+    def text(self, *, instruction: bool = True) -> str:
+        """The page in the mode `text`, with or without the instruction on it."""
+        return pages.as_text(self.nodes if instruction else pages.without_instruction(self.nodes))
 
-    def rich_text(self) -> str:
-        """The page in the mode `text_rich`."""
-        return pages.as_rich_text(self.nodes, self.url, self.opened)
+    def rich_text(self, *, instruction: bool = True) -> str:
+        """The page in the mode `text_rich`, likewise."""
+        nodes = self.nodes if instruction else pages.without_instruction(self.nodes)
+        return pages.as_rich_text(nodes, self.url, self.opened)
 
     def act(self, name: str, argument: str) -> float:
         """Carry out `search` or `click`; any other action does nothing. The reward, which is 0 until something is bought."""

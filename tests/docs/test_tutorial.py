@@ -54,7 +54,7 @@ def test_the_environment_takes_under_25_lines():
 def test_the_way_takes_every_verb_of_a_new_user(followed):
     _, printed = followed
     verbs = {command.split()[0] for command in printed}
-    assert verbs >= {"envs", "train", "eval", "replay", "score", "compare", "report", "python"}
+    assert verbs >= {"envs", "train", "eval", "replay", "score", "view", "compare", "report", "python"}
 
 
 def test_the_environment_is_found_and_begins_as_the_page_says(followed):
@@ -83,6 +83,13 @@ def test_stored_episodes_repeat_themselves_and_the_teacher_takes_over(followed):
     branches = store.read(store.batches()[0])
     assert branches
     assert all(each.parent.startswith("eval-before") and each.prefix_turns == 1 for each in branches)
+
+
+def test_the_page_and_the_terminal_show_what_the_student_did(followed):
+    home, printed = followed
+    assert said(printed, "view runs/guess").strip() == "runs/guess/viewer.html"
+    assert (home / "runs" / "guess" / "viewer.html").stat().st_size > 50_000
+    assert "✗ failure after" in said(printed, "view runs/guess --text")
 
 
 def test_a_second_teachers_scores_stand_beside_the_first_ones(followed):

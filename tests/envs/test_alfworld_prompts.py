@@ -112,3 +112,9 @@ def test_presets_name_prompts_and_rewards_that_there_are() -> None:
     assert (load_preset("tcod").max_turns, load_preset("verl-agent").max_turns) == (30, 50)
     with pytest.raises(UserError, match="no preset 'verlagent'; did you mean 'verl-agent'"):
         load_preset("verlagent")
+
+
+def test_a_message_of_many_tags_takes_steps_in_proportion_to_its_length():
+    assert not well_formed("<think></think>" * 60_000)
+    assert not well_formed("<think>" * 100_000)
+    assert well_formed("</think><think>" * 9 + "</think><action></action>")

@@ -123,7 +123,7 @@ def test_questions_are_the_same_for_a_seed_and_differ_between_levels():
 
 
 def test_a_seeds_question_never_changes_between_versions():
-    assert ArithmeticEnv(level=1).reset(seed=20_000) == ("What is 98 + 8?", {"task_id": "level1/20000"})
+    assert ArithmeticEnv(level=1).reset(seed=20_000) == ("What is 98 + 8?", {"task_id": "level1/20000", "task_type": ""})
 
 
 def test_the_plan_shows_the_working_and_the_answer():

@@ -60,8 +60,9 @@ def test_the_same_seed_and_actions_give_the_same_bytes(env_id: str) -> None:
     second.close()
 
 
-def test_gymnasium_alone_makes_one_by_module_and_id() -> None:
-    code = "import gymnasium; env = gymnasium.make('agentdistill.envs:agentdistill/Arithmetic-v0'); print(env.reset(seed=1)[0])"
+@pytest.mark.parametrize("module", ["agentdistill", "agentdistill.envs"])
+def test_gymnasium_alone_makes_one_by_module_and_id(module: str) -> None:
+    code = f"import gymnasium; env = gymnasium.make('{module}:agentdistill/Arithmetic-v0'); print(env.reset(seed=1)[0])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("What is")

@@ -87,20 +87,13 @@ def test_what_a_run_says_cannot_become_markup(page: Page) -> None:
     assert not set("\x1b\u202e\ud800") & set(page.raw)
 
 
-def test_the_page_shows_both_themes_of_each_figure_and_the_pngs_lie_beside_it(page: Page, run: Path) -> None:
-    files = sorted(file.name for file in (run / "report").iterdir())
-    assert files == [
-        "index.html",
-        "kl-by-turn.png",
-        "kl-curves.png",
-        "success.png",
-        "time.png",
-        "training.png",
-        "weights.png",
-    ]
+def test_the_page_shows_both_themes_of_each_figure_and_they_lie_beside_it_as_png_and_svg(page: Page, run: Path) -> None:
+    files = {file.name for file in (run / "report").iterdir()}
+    names = ("endings", "episodes", "kl-by-turn", "kl-curves", "success", "throughput", "time", "training", "weights")
+    assert files == {"index.html", *(f"{name}.{kind}" for name in names for kind in ("png", "svg"))}
     stored = (run / "report" / "success.png").read_bytes()
     assert f"data:image/png;base64,{base64.b64encode(stored).decode()}" in page.attributes("src")
-    assert len(page.attributes("srcset")) == len(page.attributes("src")) == 6
+    assert len(page.attributes("srcset")) == len(page.attributes("src")) == 9
 
 
 def test_the_summary_holds_rates_with_intervals(page: Page) -> None:

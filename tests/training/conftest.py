@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from agentdistill.policies.model import CausalLM
 from agentdistill.pool import EnvPool
 from agentdistill.rollout import Limits, Rollout, Task
 from agentdistill.trajectory import Trajectory
-from tests.training import scored_run
 
 TASKS = [Task(5, 1, 0), Task(5, 2, 0, prefix=("99", "98")), Task(6, 3, 1), Task(6, 4, 1, max_turns=1), Task(7, 5, 2)]
 
@@ -31,9 +29,3 @@ def play(make_lm: Callable[[int], CausalLM]) -> Callable[..., list[Trajectory]]:
         return rollout.run(TASKS, SamplingParams(max_tokens=9), "b")
 
     return run
-
-
-@pytest.fixture(scope="session")
-def guess_run(tmp_path_factory: pytest.TempPathFactory, registered: None) -> Path:
-    """A finished run on the guessing game (see `scored_run`), which no test may change."""
-    return scored_run.play(tmp_path_factory.mktemp("guess") / "run")

@@ -9,11 +9,11 @@ import pytest
 
 from agentdistill.chat import Chat
 from agentdistill.errors import UserError
-from agentdistill.intervals import clustered
+from agentdistill.evaluation import Evaluation, stop_reasons
 from agentdistill.policies.base import SamplingParams
 from agentdistill.rollout import Limits, Rollout
 from agentdistill.training import evaluate as module
-from agentdistill.training.evaluate import caveats, env_failures, evaluate, rates_by_type, stop_reasons
+from agentdistill.training.evaluate import caveats, env_failures, evaluate
 
 
 def solver(seeds: list[int], samples: int) -> Callable[[int, int], str]:
@@ -72,17 +72,14 @@ def test_several_samples_at_temperature_0_are_refused(chat: Chat, make_rollout: 
     assert (rate.n, rate.tasks) == (2, 2)
 
 
-def test_rates_are_told_apart_by_task_type_and_clustered_by_task(chat: Chat, make_rollout: Callable[..., Rollout]) -> None:
+def test_an_evaluation_has_the_rate_that_was_played_and_the_rewards(chat: Chat, make_rollout: Callable[..., Rollout]) -> None:
     seeds = [2, 3, 4, 5, 6]
     rollout = make_rollout(chat, solver(seeds, samples=2), Limits(max_turns=1))
     rate, played = evaluate(rollout, seeds, SamplingParams(), seed=0, label="x", samples=2)
-    assert rates_by_type(played) == {}  # one type: the whole rate says it already
-    for t in played:
-        t.task_type = "even" if t.seed % 2 == 0 else "odd"
-    rates = rates_by_type(played)
-    assert {kind: (r.success, r.n, r.tasks) for kind, r in rates.items()} == {"even": (1.0, 6, 3), "odd": (0.0, 4, 2)}
-    assert rates["even"] == clustered([[True, True]] * 3)
-    assert rates["odd"].high > rate.low
+    found = Evaluation.of("x", played)
+    assert found.result.success == rate
+    assert found.result.reward is not None
+    assert (found.result.reward.mean, found.result.reward.low, found.result.reward.tasks) == (rate.success, rate.low, 5)
 
 
 @pytest.mark.parametrize(("seeds", "samples"), [([], 1), ([2], 0), ([2], -1)])

@@ -16,9 +16,11 @@ from agentdistill.policies.identity import identify
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.store import Store
+from agentdistill.training import score_portion
 from agentdistill.training import score_store as module
 from agentdistill.training.score import score, trainable
-from agentdistill.training.score_store import Added, StoreScoring
+from agentdistill.training.score_portion import Columns
+from agentdistill.training.score_store import Added, StoreScoring, in_this_process
 from agentdistill.trajectory import Trajectory
 from tests.training.test_score import by_hand
 
@@ -42,8 +44,9 @@ class Counting(TransformersScorer):
 
 
 def add(store: Store, scorer: TransformersScorer, name: str = "s", **settings: Any) -> Added:
-    own = identify(scorer.lm, as_student=settings.pop("as_student", False))
-    return StoreScoring(store, scorer, own, name, **settings).run(store.batches())
+    columns = Columns(**settings)
+    scoring = StoreScoring(store, identify(scorer.lm, as_student=columns.as_student), name, columns)
+    return scoring.run(store.batches(), in_this_process(store, scorer, name, columns))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def test_a_scorer_can_be_shown_what_the_student_saw(make_lm: Maker, store: Store
 def test_the_likeliest_ids_are_those_of_the_whole_distribution(
     make_lm: Maker, store: Store, played: list[Trajectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.model_module, "CHUNK_ELEMENTS", 3 * 300)  # several chunks a segment
+    monkeypatch.setattr(score_portion.model_module, "CHUNK_ELEMENTS", 3 * 300)  # several chunks a segment
     add(store, TransformersScorer(make_lm(1)), top_k=7)
     _, full = by_hand(make_lm(1), trainable(played), teacher=True)
     read = [t.scores["s"] for t in trainable(store.read("b"))]

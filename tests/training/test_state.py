@@ -56,7 +56,7 @@ def test_a_checkpoint_of_another_model_is_refused(make_lm: Maker, tmp_path: Path
     with pytest.raises(UserError, match=r"is of another model: it differs in 'model\.layers\.2"):
         load_state(tmp_path, deeper, optimizer(deeper))
     wider = CausalLM(tiny_model("64x2", len(lm.tokenizer), 0), lm.tokenizer, "wider")
-    with pytest.raises(UserError, match=r"cannot be read: .*size mismatch"):
+    with pytest.raises(UserError, match=r"is of another model: 'model\.embed_tokens\.weight' has another shape"):
         load_state(tmp_path, wider, optimizer(wider))
 
 

@@ -11,7 +11,7 @@ function address(changes = {}) {
   const all = { ...state, ...changes }, out = new URLSearchParams();
   if (all.trajectory) out.set("trajectory", all.trajectory);
   if (all.turn) out.set("turn", all.turn);
-  if (all.scorer) out.set("scorer", index.scorers[all.scorer]);
+  if (all.scorer !== index.teacher) out.set("scorer", index.scorers[all.scorer]);
   if (all.colour !== "divergence") out.set("colour", all.colour);
   if (all.colour === "provenance" && index.scorers[all.before]) out.set("before", index.scorers[all.before]);
   for (const name of ["q", ...FILTERS]) if (all[name]) out.set(name, all[name]);
@@ -29,16 +29,16 @@ function readAddress() {
   const place = (name, other) => { const found = index.scorers.indexOf(given.get(name)); return found < 0 ? other : found; };
   state.trajectory = byId.has(given.get("trajectory")) ? given.get("trajectory") : "";
   state.turn = Math.max(0, Number.parseInt(given.get("turn"), 10) || 0);
-  state.scorer = place("scorer", 0);
+  state.scorer = place("scorer", index.teacher);
   state.before = place("before", defaultBefore());
-  state.colour = MODES[given.get("colour")] ? given.get("colour") : "divergence";
+  state.colour = Object.hasOwn(MODES, given.get("colour") ?? "") ? given.get("colour") : "divergence";
   for (const name of ["q", ...FILTERS]) state[name] = given.get(name) ?? "";
 }
 
-/** The scorer that by its name is the student before distillation, or any but the first. */
+/** The scorer that by its name is the student before distillation, or any but the teacher. */
 function defaultBefore() {
-  const named = index.scorers.findIndex((name) => /reference|initial|student|before|base/.test(name) && name !== index.scorers[0]);
-  return named >= 0 ? named : Math.min(1, index.scorers.length - 1);
+  const others = index.scorers.map((name, n) => [name, n]).filter(([, n]) => n !== index.teacher);
+  return (others.find(([name]) => /reference|initial|student|before|base/.test(name)) ?? others[0] ?? ["", 0])[1];
 }
 
 function fillControls() {
@@ -101,6 +101,7 @@ async function open() {
 const actions = {
   turn: (k) => { state.turn = k + 1; keepAddress(); goTo(k + 1); },
   step: (by) => neighbour(by),
+  list: () => { state.trajectory = ""; state.turn = 0; keepAddress(true); open(); },
   address: (k) => address({ turn: k + 1 }),
   built: () => highlight(state.q),
   link: async () => {
@@ -112,7 +113,7 @@ const actions = {
 function overview() {
   Object.assign(now, { item: null, row: null });
   const won = distinct("success").find(([value]) => value === true)?.[1] ?? 0;
-  const stops = distinct("stop").map(([name, n]) => el("li", {}, `${words(name)} ${Math.round((100 * n) / rows)} %`, el("span", { class: "quiet" }, `  ${STOPS[name] ?? ""}`)));
+  const stops = distinct("stop").map(([name, n]) => el("li", {}, `${words(name)} ${Math.round((100 * n) / rows)} %`, el("span", { class: "quiet" }, `  ${index.stops[name] ?? ""}`)));
   $("detail").replaceChildren(el("section", { class: "overview" },
     el("h2", {}, count(rows, "trajectory", "trajectories")),
     el("p", {}, `${won.toLocaleString("en")} succeeded (${Math.round((100 * won) / rows)} %). `, "Choose one on the left, or press ", el("kbd", {}, "j"), "; ", el("kbd", {}, "?"), " shows all keys."),

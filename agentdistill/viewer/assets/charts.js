@@ -2,13 +2,7 @@
 
 const NARROW = 16, WIDE = 46; // pixels a turn at least and at most
 const SIDE = 46, RIGHT = 92; // room for the axis' labels and for the stop reason
-const KL_TOP = 20, KL_HEIGHT = 64, WEIGHT_TOP = 104, WEIGHT_HEIGHT = 30, HEIGHT = 158;
-
-const STOPS = {
-  terminated: "the environment reached an end of its own", truncated: "the environment's own step limit",
-  max_turns: "the experiment's turn limit", depth: "the curriculum's depth for this iteration",
-  prompt_overflow: "the next prompt would have left no room for an answer", env_error: "the environment failed",
-};
+const KL_TOP = 20, KL_HEIGHT = 64, WEIGHT_TOP = 116, WEIGHT_HEIGHT = 30, HEIGHT = 170;
 
 /** Mean of student − scorer over each turn's tokens, nats; NaN where none are scored. */
 const klByTurn = (item, choice) => item.turns.map((turn, k) => mean(turn.pieces.map((_, token) => gap(item, choice.scorer, k, token))));
@@ -29,7 +23,7 @@ function turnMap(item, choice, width, choose) {
   if (prefix) picture.append(svg("rect", { x: x(0), y: KL_TOP - 4, width: prefix * step, height: HEIGHT - KL_TOP - 14, fill: "url(#hatch)" }));
   if (hasKl) klPanel(picture, kl, x, step, end);
   else picture.append(label(x(0), KL_TOP + KL_HEIGHT / 2, "not scored by this scorer", "note"));
-  if (hasWeight) weightPanel(picture, weight, x, step, end, weightsLabel(item));
+  if (hasWeight) weightPanel(picture, weight, x, step, end, weightsLabel(item, choice));
   picture.append(label(SIDE, 11, "KL by turn, nats a token", "title"));
   for (let k = 0; k < n; k++) {
     const tick = step >= 20 || k === 0 || (k + 1) % 5 === 0;
@@ -62,7 +56,7 @@ function klPanel(picture, kl, x, step, end) {
 function weightPanel(picture, weight, x, step, end, name) {
   const high = Math.max(1, ...weight.filter(Number.isFinite));
   const y = (value) => WEIGHT_TOP + WEIGHT_HEIGHT * (1 - value / high);
-  picture.append(label(SIDE, WEIGHT_TOP - 5, name, "title"), label(SIDE - 6, y(high) + 5, fixed(high, 1), "tick end"), label(SIDE - 6, y(0) + 2, "0", "tick end"));
+  picture.append(label(SIDE, WEIGHT_TOP - 9, name, "title"), label(SIDE - 6, y(high) + 5, fixed(high, 1), "tick end"), label(SIDE - 6, y(0) + 2, "0", "tick end"));
   picture.append(svg("line", { class: "axis", x1: SIDE, x2: end, y1: y(0), y2: y(0) }));
   if (high > 1) picture.append(svg("line", { class: "one", x1: SIDE, x2: end, y1: y(1), y2: y(1) }));
   weight.forEach((value, k) => {

@@ -19,7 +19,7 @@ const gap = (item, scorer, turn, token) => student(item, turn, token) - at(score
 /** Modes by name: label, the class of a token, and the legend; `has` says whether a trajectory can be shown in it. */
 const MODES = {
   divergence: {
-    label: "divergence", bounds: "nats", ends: ["the scorer finds it likelier", "the student finds it likelier"],
+    label: "divergence", bounds: "nats", ends: ["scorer finds it likelier", "student finds it likelier"],
     unit: "nats a token, student − scorer",
     has: (item, { scorer }) => Boolean(scored(item, scorer)?.logprobs),
     shade: (item, { scorer }, turn, token) => signed(gap(item, scorer, turn, token), BOUNDS.nats),
@@ -62,11 +62,12 @@ function weights(item, { scorer }) {
   return own ? item.numbers.weight : item.numbers.sod[scorer];
 }
 
-/** What those weights are called. */
-function weightsLabel(item) {
+/** What those weights are called; SOD's are the run's own where they are those of its update. */
+function weightsLabel(item, choice) {
   const { weights: kind, gate } = index.facts;
   if (item.numbers.weight && (gate || !["", "sod"].includes(kind))) return [kind || "no weight", gate && `gate ${gate}`].filter(Boolean).join(" × ");
-  return kind === "sod" && item.numbers.weight ? "SOD weight" : "SOD weight, had it been used";
+  const shown = weights(item, choice), own = kind === "sod" && item.numbers.weight?.every((value, k) => value === shown?.[k]);
+  return own ? "SOD weight" : "SOD weight, had it been used";
 }
 
 /** Provenance classes by turn under the chosen teacher and student before. */

@@ -1,15 +1,16 @@
 // One trajectory: its facts, the drawing of its turns, and the conversation with every token shaded.
 
 const AT_ONCE = 12; // turns built before the first paint
+const LONG = 20000, PART = 8000; // characters of an observation that are laid out at once, and of the parts of a longer one
 
 let building = 0;
 const tokenAt = new WeakMap(); // a token's element → [turn, token]
 
-/** Show a trajectory. `act` holds what can be done: `turn(k)`, `step(by)`, `link()`. */
+/** Show a trajectory. `act` holds what can be done: `turn(k)`, `step(by)`, `link()`, `list()`. */
 function showTrajectory(item, choice, act) {
   const mine = ++building, main = $("detail"), mode = modeFor(item, choice);
   const turns = el("div", { class: "turns" });
-  const map = el("div", { class: "map-box" }, turnMap(item, choice, Math.max(360, main.clientWidth - 72), act.turn));
+  const map = el("div", { class: "map-box" }, turnMap(item, choice, Math.max(360, main.clientWidth - 104), act.turn));
   main.replaceChildren(el("article", { "aria-label": `Trajectory ${cell("id", item.row)}` }, heading(item, act), facts(item), map, legend(mode, choice.colour),
     opening(item), turns, ending(item)));
   const kl = klByTurn(item, choice), most = Math.max(0.5, ...kl.filter(Number.isFinite).map(Math.abs));
@@ -37,8 +38,9 @@ function heading(item, act) {
       el("p", { class: "quiet" }, cell("env", item.row), " · ", el("bdi", {}, cell("id", item.row))),
       el("h2", { dir: "auto" }, cell("task", item.row) || cell("id", item.row))),
     el("div", { class: "tools" },
+      el("button", { type: "button", id: "to-list", onclick: act.list }, "☰ List"),
       el("span", { class: won ? "badge good" : "badge bad" }, won ? "✓ success" : "✗ failure"),
-      el("span", { class: "badge", title: STOPS[cell("stop", item.row)] ?? "" }, words(cell("stop", item.row))),
+      el("span", { class: "badge", title: index.stops[cell("stop", item.row)] ?? "" }, words(cell("stop", item.row))),
       button("←", "Previous trajectory (k)", () => act.step(-1)), button("→", "Next trajectory (j)", () => act.step(1)),
       button("Copy link", "Copy a link to this place", act.link)));
 }
@@ -48,10 +50,10 @@ function facts(item) {
   const pairs = [
     ["reward", fixed(get("reward"), 2)], ["turns", get("turns")], ["student tokens", get("tokens").toLocaleString("en")],
     iteration === null ? ["batch", get("batch")] : ["iteration", iteration],
-    depth !== undefined && ["depth limit", depth], get("prefix") > 0 && ["replayed expert turns", get("prefix")],
+    depth !== undefined && ["depth limit", depth], get("prefix") > 0 && ["replayed turns", get("prefix")], get("parent") && ["branch of", get("parent")],
     get("calls") > 0 && ["tool calls", `${get("calls")} (${count(get("errors"), "error")})`],
     get("windowed") > 0 && ["context windowed", count(get("windowed"), "time")],
-    ["seed", get("seed")], ["temperature", get("temperature")], ["policy", `${get("policy")} v${get("version")}`],
+    ["seed", get("seed")], ["temperature", get("temperature") ?? "–"], ["policy", `${get("policy")} v${get("version")}`],
     index.max_turns && ["turn limit", index.max_turns],
   ].filter(Boolean);
   return el("dl", { class: "facts" }, ...pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
@@ -78,8 +80,25 @@ function turnBlock(item, k, mode, choice, kl, most, act) {
     el("a", { class: "number", href: act.address(k), title: "Link to this turn" }, `Turn ${k + 1}`),
     el("small", {}, turn.author === "student" ? "student" : turn.author), meter(kl, weight, most), el("small", { class: "figures" }, numbers));
   return el("section", { class: `turn by-${turn.author}`, id: `turn-${k}`, "aria-label": `Turn ${k + 1}` }, side,
-    el("div", { class: "said" }, message(item, k, mode, choice), ...notes(turn),
-      el("div", { class: "observation" }, el("pre", { dir: "auto" }, turn.observation || "(nothing)"), reward(turn))));
+    el("div", { class: "said" }, message(item, k, mode, choice), ...notes(turn, k),
+      el("div", { class: "observation" }, passage(turn.observation || "(nothing)"), reward(turn))));
+}
+
+/** A text; of one so long that laying it out would take seconds, the beginning, and the rest when asked for. */
+function passage(text) {
+  const part = (content) => el("pre", { dir: "auto", class: "part" }, content);
+  if (text.length <= LONG) return el("pre", { dir: "auto" }, text);
+  const parts = [];
+  for (let from = 0; from < text.length; from = parts.at(-1).end) {
+    const gap = from + PART < text.length ? text.slice(from + PART, from + PART + 400).search(/\s/) : 0;
+    let end = Math.min(text.length, from + PART + Math.max(0, gap));
+    if (/[\uD800-\uDBFF]/.test(text[end - 1]) && end < text.length) end++; // not through a character
+    parts.push({ end, content: text.slice(from, end) });
+  }
+  const more = el("button", { type: "button", class: "more", onclick: () => box.replaceChildren(...parts.map(({ content }) => part(content))) },
+    `Show all ${count(text.length, "character")}`);
+  const box = el("div", { class: "passage" }, part(parts[0].content.slice(0, 2000) + "…"), more);
+  return box;
 }
 
 /** The message itself, a span a token. */
@@ -97,10 +116,10 @@ function message(item, k, mode, choice) {
   return box;
 }
 
-function notes(turn) {
+function notes(turn, k) {
   const out = [];
   if (turn.finish === "length") out.push(el("p", { class: "note" }, "cut off by the limit on tokens"));
-  if (turn.fresh) out.push(el("p", { class: "note quiet" }, "in a new context"));
+  if (turn.fresh && k > 0) out.push(el("p", { class: "note quiet" }, "in a new context"));
   for (const [name, given, result, ok] of turn.calls ?? []) {
     out.push(el("details", { class: ok ? "call" : "call failed" },
       el("summary", {}, el("b", {}, ok ? "tool" : "✗ tool error"), " ", el("bdi", {}, name), " ", el("code", { dir: "auto" }, given.slice(0, 120))),
@@ -117,7 +136,7 @@ function reward(turn) {
 function ending(item) {
   const stop = cell("stop", item.row), won = cell("success", item.row);
   return el("footer", { class: "ending" }, el("b", { class: won ? "good" : "bad" }, won ? "✓ success" : "✗ failure"),
-    ` after ${count(item.turns.length, "turn")}: ${STOPS[stop] ?? words(stop)}.`, item.error ? el("pre", { dir: "auto" }, item.error) : null);
+    ` after ${count(item.turns.length, "turn")}: ${index.stops[stop] ?? words(stop)}.`, item.error ? el("pre", { dir: "auto" }, item.error) : null);
 }
 
 /** Shade the tokens anew, without building them again. */

@@ -17,7 +17,7 @@ function fillFilters() {
   named("env", "all", (name) => name);
   if (distinct("type").length <= 60) named("type", "all", (name) => name);
   else offer("type", []);
-  const batches = [...new Set(index.rows.batch.values ?? index.rows.batch)];
+  const batches = [...new Set(Array.isArray(index.rows.batch) ? index.rows.batch : index.rows.batch.values)];
   const training = batches.some((name) => name.startsWith("iter-"));
   offer("batch", [["", "all"], ...(training ? [["training", "training iterations"]] : []),
     ...batches.filter((name) => !name.startsWith("iter-")).map((name) => [name, name])]);

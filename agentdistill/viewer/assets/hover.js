@@ -58,7 +58,7 @@ function told(item, choice, turn, token) {
   const fact = (name, value) => more.push(el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   const advantage = at(item.numbers.advantage, turn, token), weight = real(weights(item, choice)?.[turn]), kind = PROVENANCE[classes(item, choice)?.[turn]];
   if (Number.isFinite(advantage)) fact("advantage", fixed(advantage, 3, true));
-  if (Number.isFinite(weight)) fact(weightsLabel(item), fixed(weight));
+  if (Number.isFinite(weight)) fact(weightsLabel(item, choice), fixed(weight));
   if (kind) fact("step's provenance", kind);
   const likely = scored(item, choice.scorer)?.topk?.[turn]?.[token];
   return [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,7 +144,9 @@ def test_observations_list_the_actions_where_they_are_asked_for():
     assert info["admissible"] == ["search[<words>]"]
     assert text.endswith("\n\nAdmissible actions: search[<words>].")
     text, _, _, _, info = env.step("<think>rugs</think><action>search[rug]</action>")
-    assert text == f"{info['text']}\n\nAdmissible actions: {', '.join(info['admissible'])}."
+    page, _, listed = text.rpartition("\n\n")
+    assert listed == f"Admissible actions: {', '.join(info['admissible'])}."
+    assert info["text"] == page.replace(f"Instruction: [SEP] {env.reset(seed=0)[1]['goal']} [SEP] ", "")
     assert info["command"] == "search[rug]"
     assert info["admissible"][:2] == ["click[back to search]", "click[next >]"]
 
@@ -177,7 +180,7 @@ def test_unknown_options_are_refused(options: dict[str, Any], sentence: str):
 def test_unknown_splits_and_seeds_are_refused(env: WebShopEnv):
     with pytest.raises(UserError, match="no split 'tets'; did you mean 'test'"):
         env.task_seeds("tets")
-    for seed in (-1, 6910):
+    for seed in (6910, 1 << 70):
         with pytest.raises(UserError, match=f"no synthetic goal of seed {seed}"):
             env.reset(seed=seed)
 
@@ -211,6 +214,15 @@ def test_missing_data_is_named_with_what_to_set(monkeypatch: pytest.MonkeyPatch,
 )
 def test_the_action_is_in_the_last_tags_or_the_whole_message(message: str, action: tuple[str, str]):
     assert parse(message) == action
+
+
+def test_an_action_is_what_the_originals_expression_matches():
+    rng, original = random.Random(0), re.compile(r"(.+)\[(.+)\]")
+    for _ in range(5_000):
+        message = "".join(rng.choices(["[", "]", "a", "B", "\n", " ", "\u2028"], k=rng.randrange(12)))
+        match = original.match(message.strip())
+        assert parse(message) == ((match[1], match[2].lower()) if match else (message.strip(), ""))
+    assert parse("search[" * 100_000)[1] == ""  # for which the expression takes minutes
 
 
 def test_elements_with_brackets_cannot_be_clicked():

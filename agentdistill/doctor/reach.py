@@ -1,0 +1,61 @@
+"""Whether what the teacher says reaches the student's gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agentdistill.doctor.base import Finding, check, fail, ok, skipped, warn
+from agentdistill.doctor.patient import Patient
+from agentdistill.signals import Streams
+from agentdistill.training.check import require_given
+from agentdistill.training.health import norm, require_signal, silent_gradient
+from agentdistill.training.score import Scored, score
+from agentdistill.training.update import Totals, accumulate
+
+
+@check("signal", "model", after=["models", "tasks"])
+def signal(patient: Patient) -> Finding:
+    """On a few episodes, the gradient with the distillation term is another one than without it."""
+    config, method, student = patient.experiment, patient.method, patient.student
+    if not method.distils or not patient.teachers:
+        return skipped("there is no teacher in this process" if method.distils else "the method learns from rewards alone")
+    held = [each.model in ("initial", "ema") and not each.privileged for each in config.teacher_roles.values()]
+    if any(held) and method.rewarded:
+        return skipped("the teacher is the student as it is now, and a reward moves it later")
+    sizes = []
+    for role, lm in patient.teachers.items():
+        teacher = patient.backend.scorer(config, lm)
+        require_given(method, "teacher", teacher)
+        reference = None if patient.reference is None else patient.backend.scorer(config, patient.reference)
+        scored = score(
+            student, teacher, patient.played, config.train.token_budget, config.train.old_logprobs, method.measures, reference
+        )
+        streams = method.apply(scored.table, 1)
+        if not np.abs(streams.coef * streams.kd_weight).any():
+            return warn("every weight of the distillation term is 0 on these episodes in iteration 1, so nothing can be told")
+        size = _gradient(patient, scored, streams, lm.name)
+        if not size > 0:
+            return fail(f"the gradient from {role} is {size}, so nothing would be learnt")
+        sizes.append(f"{role}: gradient of norm {size:.2g}")
+    return ok("; ".join(sizes))
+
+
+def _gradient(patient: Patient, scored: Scored, streams: Streams, teacher: str) -> float:
+    """Norm of the whole gradient, once it is seen to be another one than without the distillation term; none is left over.
+
+    Raises:
+        UserError: when it is the same.
+    """
+    method, student, budget = patient.method, patient.student, patient.experiment.train.token_budget
+    segments = range(len(scored.sequences))
+
+    def backward(streams: Streams) -> Totals:
+        return accumulate(student, method, scored, streams, streams.coef, segments, budget, "the doctor's step")
+
+    try:
+        silent = silent_gradient(student, method, lambda: backward(streams.silent))
+        backward(streams)
+        require_signal(student, method, streams, streams.coef, silent, teacher)
+        return norm([p.grad for p in student.model.parameters() if p.grad is not None])
+    finally:
+        student.model.zero_grad(set_to_none=True)
