@@ -550,11 +550,12 @@ def doctor(
     Raises:
         UserError: when the experiment cannot be read. What is wrong with it is in the result.
     """
-    if isinstance(source, str | Path) and Path(source).is_dir():
+    trained = isinstance(source, str | Path) and Path(source).is_dir()
+    if isinstance(source, str | Path) and trained:
         source, out = Path(source) / "experiment.yaml", source if out is None else out
     config = None if source is None else experiment(source, overrides)
     folder = None if config is None else _folder(config, out)
-    return diagnose(config, folder, cheap=cheap, tell=tell or (lambda _: None))
+    return diagnose(config, folder, trained=trained, cheap=cheap, tell=tell or (lambda _: None))
 
 
 def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:

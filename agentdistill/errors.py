@@ -14,10 +14,10 @@ class StoreError(UserError):
     """A stored file that cannot be read, or a store that cannot be written."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or a short list of what there is, or an empty string."""
     names = sorted(str(name) for name in known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(names[:12])}{' …' if len(names) > 12 else ''}" if names else ""

@@ -1,4 +1,4 @@
-"""What no text environment should have to look after: calls in the order that Gymnasium asks for, with arguments that can be."""
+"""What no text environment should have to look after: calls in the order that Gymnasium asks for, with fit arguments."""
 
 from __future__ import annotations
 

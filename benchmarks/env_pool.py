@@ -52,13 +52,15 @@ class Batch:
 def play(pool: EnvPool, seeds: list[int], turns: int) -> Batch:
     """Play a batch of games."""
     questions = [Question(slot, "reset", (seed,)) for slot, seed in enumerate(seeds)]
-    seconds, said = list[float](), list[list[Any]]()
+    seconds, said, live = list[float](), list[list[Any]](), list(range(len(seeds)))
     for turn in range(turns + 1):
         began = time.perf_counter()
         said.append(pool.ask(questions))
         seconds.append(time.perf_counter() - began)
-        commands = [command(answer.observation, f"{seed} {turn}") for seed, answer in zip(seeds, said[-1], strict=True)]
-        questions = [Question(slot, "step", (text,)) for slot, text in enumerate(commands)]
+        answers = {slot: answer for slot, answer in zip(live, said[-1], strict=True) if not answer.terminated}
+        live = list(answers)  # some games are won by chance
+        commands = {slot: command(answers[slot].observation, f"{seeds[slot]} {turn}") for slot in live}
+        questions = [Question(slot, "step", (text,)) for slot, text in commands.items()]
     pool.release(range(len(seeds)))
     return Batch(seconds[0], sum(seconds[1:]), said)
 

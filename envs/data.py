@@ -78,7 +78,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise _unreadable(path, error) from error
 
 

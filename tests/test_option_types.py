@@ -15,7 +15,8 @@ class Many:
     def __init__(
         self, turns: int = 3, listed: bool = False, share: float = 0.5, name: str | None = "x", kind: Literal["a", "b"] = "a",
         tasks: Sequence[str | int] | str = (), about: Mapping[str, Any] | str = "", pair: tuple[int, int] = (0, 1),
-        rows: str | PathLike[str] | Sequence[dict[str, Any]] = (), bare=None, odd: int = None, own: Path | None = None, **rest: int,  # noqa: RUF013
+        rows: str | PathLike[str] | Sequence[dict[str, Any]] = (), bare=None, odd: int = None,  # noqa: RUF013
+        own: Path | None = None, **rest: int,
     ) -> None:  # fmt: skip
         """Takes anything."""
 

@@ -37,20 +37,18 @@ __all__ = ["CHECKS", "Check", "Cost", "Diagnosis", "Finding", "Patient", "Result
 
 
 def diagnose(
-    config: Experiment | None,
-    folder: Path | None = None,
-    *,
-    cheap: bool = False,
+    config: Experiment | None, folder: Path | None = None, *, trained: bool = False, cheap: bool = False,
     tell: Callable[[Result], None] = lambda _: None,
-) -> Diagnosis:
+) -> Diagnosis:  # fmt: skip
     """Make every check of an experiment, or of the machine alone.
 
     Args:
         folder: where its run is, or will be.
+        trained: whether models that the run has made by now are looked at.
         cheap: leave out what loads environments, tokenizers or models.
         tell: called with each result as it comes.
     """
-    patient = Patient(config, folder)
+    patient = Patient(config, folder, trained=trained)
     try:
         return run_checks(patient, [each for each in CHECKS.values() if not cheap or each.cost == "cheap"], tell)
     finally:

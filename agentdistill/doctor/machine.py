@@ -28,11 +28,10 @@ def memory(patient: Patient) -> Finding:
     there = f"{free / GIB:.1f} of {total / GIB:.1f} GiB are free {where}"
     if patient.config is None:
         return ok(there) if free > 2 * GIB else warn(f"only {there}")
-    needed = 0
-    for count, size in _held(patient):
-        if count is None:
-            return skipped("a model is not on this machine yet, so its size is not known")
-        needed += count * size
+    held = list(_held(patient))
+    if any(count is None for count, _ in held):
+        return skipped("a model is not on this machine, so its size is not known")
+    needed = sum(size * (count or 0) for count, size in held)
     said = f"weights, gradients and optimizer state take {needed / GIB:.1f} GiB, activations on top, and {there}"
     if needed > total:
         return fail(f"{said}; take a smaller model, student.lora, or a larger machine")
@@ -42,10 +41,13 @@ def memory(patient: Patient) -> Finding:
 @check("disk", "cheap", at_start=True, alone=True)
 def disk(patient: Patient) -> Finding:
     """Two checkpoints (a new one is written before the old one goes) and the final model fit where the run goes."""
-    folder = (patient.folder or Path.cwd()).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    try:
+        folder = (patient.folder or Path.cwd()).absolute()
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+    except OSError as error:  # a name too long, no permission: told where the folder is made
+        return skipped(f"the disk at '{patient.folder}' cannot be looked at: {error.strerror}")
     there = f"{free / GIB:.1f} GiB are free at '{folder}'"
     if patient.config is None:
         return ok(there) if free > 2 * GIB else warn(f"only {there}")
@@ -53,7 +55,7 @@ def disk(patient: Patient) -> Finding:
     vocabulary = patient.config.tokenizer_vocab
     trained = parameters(source, vocabulary) if lora is None else adapter_parameters(source, lora)
     if trained is None:
-        return skipped("the student is not on this machine yet, so the size of its checkpoints is not known")
+        return skipped("the student is not on this machine, so the size of its checkpoints is not known")
     warmed = 4 * (parameters(source, vocabulary) or 0) if patient.config.student.sft is not None else 0
     needed = 2 * _KEPT * trained + 4 * trained + warmed + _LOGS
     said = f"a run keeps up to {needed / GIB:.1f} GiB (two checkpoints, models, trajectories), and {there}"
@@ -70,7 +72,7 @@ def _held(patient: Patient) -> Iterator[tuple[int | None, int]]:
     yield student, _TRAINED if lora is None or config.student.sft is not None else _FROZEN
     if lora is not None:
         yield adapter_parameters(patient.source("student"), lora) or 0, _TRAINED
-    for role in patient.roles:
+    for role in patient.sections:
         if role != "student":
             yield parameters(patient.source(role), vocabulary), _FROZEN
     if lora is None:  # the student's own weights, as they were or averaged, are copies

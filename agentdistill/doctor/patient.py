@@ -40,11 +40,12 @@ class Patient:
 
     Args:
         config: the experiment.
-        folder: where its run is, or will be; models that are there already are taken from it.
+        folder: where its run is, or will be.
+        trained: whether models that the run has made by now are looked at, and not those that the experiment names.
     """
 
-    def __init__(self, config: Experiment | None = None, folder: Path | None = None) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: Experiment | None = None, folder: Path | None = None, *, trained: bool = False) -> None:
+        self.config, self.folder, self.trained = config, folder, trained
 
     @property
     def experiment(self) -> Experiment:
@@ -81,21 +82,26 @@ class Patient:
         env = self.experiment.env
         return first_seeds(self.pool.prototype(), env.id, env.split)
 
-    @functools.cached_property
-    def roles(self) -> dict[str, ModelSection | ReferenceSection]:
-        """Who takes part, but the student's own weights: the student, teachers, and the reference that the method reads."""
+    @property
+    def sections(self) -> dict[str, ModelSection | ReferenceSection]:
+        """Whose models a run loads, but for the student's own weights: the student's, teachers' and the reference's."""
         config = self.experiment
         found: dict[str, ModelSection | ReferenceSection] = {"student": config.student, **config.teacher_roles}
-        if config.reference is not None and self.method.needs & REFERENCE:
+        if config.reference is not None:
             found["reference"] = config.reference
         return {role: section for role, section in found.items() if section.model not in OWN_WEIGHTS}
 
+    @functools.cached_property
+    def roles(self) -> list[str]:
+        """Those of `sections` that take part: a reference only where the method reads one."""
+        return [role for role in self.sections if role != "reference" or self.method.needs & REFERENCE]
+
     def source(self, role: str) -> str:
-        """Where a role's model comes from: the run's folder, as far as there is one, else as the experiment says."""
+        """Where a role's model comes from: as the experiment says, or from the run's folder."""
         for name in ("final", "student") if role == "student" else (role,):
-            if self.folder is not None and any((self.folder / name).glob("*config.json")):
+            if self.trained and self.folder is not None and any((self.folder / name).glob("*config.json")):
                 return str(self.folder / name)
-        return self.roles[role].model
+        return self.sections[role].model
 
     def tokenizer(self, role: str) -> PreTrainedTokenizerBase:
         """A role's tokenizer, without its weights."""

@@ -20,13 +20,16 @@ _HEADER = 1 << 27  # bytes; more is no header
 
 
 def parameters(ref: str, vocabulary: int = 512) -> int | None:
-    """How many parameters a model has; None where that cannot be told before it is downloaded.
+    """How many parameters a model has; None where that cannot be told before it is downloaded, or it cannot be found.
 
     Of a GGUF file, whose weights take half a byte to four, it is what a file of half bytes would hold: no more than that.
-
-    Raises:
-        UserError: when the reference can name no model.
     """
+    with contextlib.suppress(UserError):  # what is wrong with a reference is said where it is loaded
+        return _parameters(ref, vocabulary)
+    return None
+
+
+def _parameters(ref: str, vocabulary: int) -> int | None:
     if is_tiny(ref):
         width, depth = tiny_shape(ref.removeprefix("tiny:"))
         return vocabulary * width + depth * (4 * width**2 + 8 * width**2)
@@ -43,6 +46,12 @@ def parameters(ref: str, vocabulary: int = 512) -> int | None:
 
 def adapter_parameters(ref: str, lora: LoraSection) -> int | None:
     """How many parameters an adapter over all linear layers has at most; None where the model's shapes are not known."""
+    with contextlib.suppress(UserError):
+        return _adapter_parameters(ref, lora)
+    return None
+
+
+def _adapter_parameters(ref: str, lora: LoraSection) -> int | None:
     if is_tiny(ref):
         width, depth = tiny_shape(ref.removeprefix("tiny:"))
         return depth * lora.r * (4 * 2 * width + 3 * (width + 8 * width // 3))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from typing import Any
 
 from agentdistill.loggers.entry import Entry
 from agentdistill.loggers.registry import RunInfo
@@ -23,7 +24,7 @@ class TrackioView:
         last = SQLiteStorage.get_max_step_for_run(run.project, name)
         self.start = 0 if last is None else int(last) + 1
         with contextlib.redirect_stdout(io.StringIO()):
-            self._run = trackio.init(
+            self._run: Any = trackio.init(
                 project=run.project, name=name, resume="allow", config=dict(run.config), embed=False,
                 auto_log_gpu=False, auto_log_cpu=False,
             )  # fmt: skip

@@ -143,7 +143,7 @@ def _played(record: Record) -> float:
 
 def _trained(record: Record) -> float:
     """Those of them that were trained on."""
-    return _played(record) - np.nan_to_num(number(record.get("left_out")))
+    return _played(record) - float(np.nan_to_num(number(record.get("left_out"))))
 
 
 def _ratio(key: str, over: Callable[[Record], float] = lambda _: 1.0) -> Callable[[Run], tuple[FloatArray, FloatArray]]:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from agentdistill.report.text import visible
 from agentdistill.trajectory import FloatArray
 
 _LEGEND = 13  # characters of a legend an inch
@@ -129,5 +130,6 @@ def curve(theme: Theme, index: int, values: FloatArray | None = None) -> dict[st
 
 
 def short(name: str, most: int = 40) -> str:
-    """A run's name as a legend has room for: the middle of a long one is left out."""
+    """A run's name, or a type's, as a legend has room for: without what cannot be drawn, the middle of a long one left out."""
+    name = visible(name).replace("\n", " ")
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"

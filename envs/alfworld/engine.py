@@ -6,8 +6,10 @@ import random
 import re
 from typing import Any
 
-from agentdistill.envs.alfworld.games import Game
+from agentdistill.envs.alfworld.games import Content, Game
 from agentdistill.envs.alfworld.memo import fast, parts, replaced
+from agentdistill.errors import UserError
+from agentdistill.faults import described
 
 # Tells nothing that the observation does not.
 _DROPPED = "help"
@@ -46,13 +48,24 @@ class Engine:
         Args:
             game: loaded unless it is the one played before.
             shuffle: a seed by which things are numbered anew (`AlfredDemangler(shuffle=True)`).
+
+        Raises:
+            UserError: when the engine cannot read the game.
         """
         with fast():
-            if self._loaded != (game, shuffle):
-                self._loaded = None
-                self._load(game, shuffle)
-                self._loaded = game, shuffle
-            self._state = self._env.reset()
+            try:
+                if self._loaded != (game, shuffle):
+                    self._loaded = None
+                    self._load(game, game.read(), shuffle)
+                    self._loaded = game, shuffle
+                self._state = self._env.reset()
+            except UserError:
+                raise
+            except (Exception, SystemExit) as error:  # parsers and a translator, each with errors of its own
+                self._loaded, why = None, described(error)
+                raise UserError(
+                    f"the engine cannot read the game '{game.id}', so its data is damaged ({why}); import it again"
+                ) from error
         return str(self._state.feedback)
 
     def act(self, command: str) -> str:
@@ -79,9 +92,9 @@ class Engine:
         """A command in the numbers of the game as it comes, in those of this episode."""
         return _NAME.sub(lambda name: self._names.get(name[0], name[0]), command)
 
-    def _load(self, game: Game, shuffle: int | None) -> None:
+    def _load(self, game: Game, content: Content, shuffle: int | None) -> None:
         parts().forget_interned()
-        domain, grammar, problem = game.read()
+        domain, grammar, problem = content
         self._env.load({"pddl_domain": domain, "grammar": grammar, "pddl_problem": problem})
         self._pddl._logic.grammar = parts().Grammar(self._pddl._logic.grammar, game.goal)
         self._names = {} if shuffle is None else self._shuffle(shuffle)

@@ -8,8 +8,8 @@ _OPEN, _CLOSE = "<action>", "</action>"
 def parse(message: str) -> tuple[str, str]:
     """The name and the argument, in lower case, of a message's action; the argument is empty where it is none.
 
-    The action is that of `action_of`; the two are what the original's `(.+)\\[(.+)\\]` matches from its beginning, found without
-    the expression, which takes the square of the length for messages full of brackets.
+    The action is that of `action_of`; the two are what the original's `(.+)\\[(.+)\\]` matches from its beginning. The
+    expression itself takes the square of the length where a message is full of brackets.
     """
     action = action_of(message)
     line = action.partition("\n")[0]

@@ -19,14 +19,17 @@ def shipped_products(folder: Path) -> Iterator[tuple[Product, list[str]]]:
     Raises:
         UserError: when the file is missing or damaged.
     """
+    number = 0
     for number, row in enumerate(read_rows(folder / FILE), 1):
         try:
             yield _product(row), row["lucene_tokens"].split()
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"product {number} of the data file '{folder / FILE}' is damaged ({type(error).__name__}: {error}); "
                 "get the file again"
             ) from error
+    if not number:
+        raise UserError(f"the data file '{folder / FILE}' holds no products; get the file again")
 
 
 def _product(row: dict[str, Any]) -> Product:
@@ -37,8 +40,8 @@ def _product(row: dict[str, Any]) -> Product:
         description=row["full_description"],
         bullets=bullets if isinstance(bullets, list) else [bullets],
         price_tag=row["Price"],
-        pricing=row["pricing"],
-        options=row["options"],
+        pricing=[float(price) for price in row["pricing"]],
+        options={name: list(values) for name, values in row["options"].items()},
         attributes=row["Attributes"],
         category=row["category"],
         query=row["query"],

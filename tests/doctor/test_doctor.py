@@ -288,6 +288,14 @@ def test_too_little_memory_and_disk(sound: Raw, monkeypatch: pytest.MonkeyPatch)
     assert looked_at(sound, "disk", **{"student.lora": {"r": 1, "targets": ["q_proj"]}})["disk"].outcome == "warn"
 
 
+def test_what_is_wrong_with_a_model_or_a_folder_is_not_told_as_a_lack_of_room(sound: Raw, tmp_path: Path) -> None:
+    missing = {"student.model": str(tmp_path / "nowhere"), "teacher.model": "tiny:31x2", "method": "no-such-method"}
+    config = api.experiment(sound, missing)
+    for folder in (tmp_path, tmp_path / ("x" * 300)):
+        found = run_checks(patient.Patient(config, folder), [CHECKS["memory"], CHECKS["disk"]])
+        assert [each.outcome for each in found.results] == ["skipped", "skipped"]
+
+
 def test_memory_is_counted_by_parameter(folders: Path) -> None:
     from agentdistill.doctor.sizes import parameters
 
@@ -349,6 +357,7 @@ def test_a_runs_folder_is_looked_at_with_its_own_models(sound: Raw, folders: Pat
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "experiment.yaml").write_text(config.dump(api.experiment(sound, {"student.model": "tiny:32x1"})))
     save_model(tmp_path / "run" / "final", load_model(str(folders / "student")))
-    one = patient.Patient(api.experiment(sound, {"student.model": "tiny:32x1"}), tmp_path / "run")
-    assert one.source("student") == str(tmp_path / "run" / "final")
+    config = api.experiment(sound, {"student.model": "tiny:32x1"})
+    one, new = (patient.Patient(config, tmp_path / "run", trained=trained) for trained in (True, False))
+    assert (one.source("student"), new.source("student")) == (str(tmp_path / "run" / "final"), "tiny:32x1")
     assert api.doctor(tmp_path / "run", cheap=True)["memory"].outcome == "ok"

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -123,6 +124,17 @@ def test_a_game_that_cannot_be_loaded_leaves_the_engine_fit_for_others(own: Engi
     with pytest.raises(UserError, match="gone"):
         own.start(broken)
     assert own.start(good) == text
+
+
+@pytest.mark.parametrize("part", ["domain", "grammar", "problem"])
+@pytest.mark.parametrize("damage", [lambda text: text[: len(text) // 2], lambda text: ""])
+def test_a_game_that_the_engine_cannot_read_is_named(own: Engine, part: str, damage: Callable[[str], str]) -> None:
+    good = library().game(UNSEEN)
+    content = good.read()._replace(**{part: damage(getattr(good.read(), part))})
+    broken = type(good)(good.id, good.goal, good.walkthrough, good.task, lambda: content)
+    with pytest.raises(UserError, match=f"the engine cannot read the game '{good.id}', so its data is damaged .*; import it"):
+        own.start(broken)
+    assert own.start(good).startswith("-= Welcome to TextWorld, ALFRED! =-")
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from agentdistill.trajectory import StopReason, Trajectory
 from tests.exchange.conftest import play_tools
 from tests.needs import needs
 
+ROOT = Path(__file__).parents[2]
+
 
 def quiet(_: str) -> None:
     """Takes lines of progress."""
@@ -270,3 +272,16 @@ def test_a_format_of_ones_own_is_registered_once(monkeypatch: Any):
     assert "mine" in registry.formats()
     with pytest.raises(UserError, match="the format 'mine' is registered twice"):
         registry.register(registry.Format("mine", "another"))
+
+
+def test_the_format_that_contributing_shows_reads_and_writes(
+    tmp_path: Path, tokenizer_folder: Path, tool_run: Path, monkeypatch: Any
+):
+    monkeypatch.setattr(registry, "_FORMATS", dict(registry.formats()))
+    page = (ROOT / "CONTRIBUTING.md").read_text().partition("### A format")[2]
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    (tmp_path / "x.tsv").write_text("one\t1\ntwo\n")
+    with pytest.raises(UserError, match=r"x\.tsv, line 2: it has no tab; nothing was imported"):
+        api.import_trajectories(tmp_path / "x.tsv", "tsv", out=tmp_path / "in", tokenizer=str(tokenizer_folder), say=quiet)
+    assert api.export(tool_run, "tsv", out=tmp_path / "out.tsv", say=quiet) == 3
+    assert (tmp_path / "out.tsv").read_text().startswith("iter-000001\titer-000001/0000\tTrue\n")

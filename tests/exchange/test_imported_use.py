@@ -25,15 +25,18 @@ def quiet(_: str) -> None:
 @pytest.fixture(scope="module")
 def talks(guess_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Expert conversations on the guessing game, of eight tasks, imported with the run's own tokenizer."""
-    folder = tmp_path_factory.mktemp("talks")
+    return bring(tmp_path_factory.mktemp("talks"), guess_run)
+
+
+def bring(folder: Path, run: Path, **told: float) -> Path:
     rows = []
     for n in range(8):
         said = [{"role": "user", "content": "0 to 15"}, {"role": "assistant", "content": "8"}]
         said += [{"role": "user", "content": "lower"}, {"role": "assistant", "content": str(n)}]
-        rows.append({"messages": said, "task_id": f"t{n}", "success": n % 2 == 0})
+        rows.append({"messages": said, "task_id": f"t{n}", "success": n % 2 == 0, **told})
     (folder / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = folder / "imported"
-    api.import_trajectories(folder / "talks.jsonl", "chat", out=out, tokenizer=str(guess_run / "final"), say=quiet)
+    api.import_trajectories(folder / "talks.jsonl", "chat", out=out, tokenizer=str(run / "final"), say=quiet)
     return out
 
 
@@ -63,7 +66,7 @@ def test_they_are_scored_like_any_others(copy: Path, guess_run: Path):
 def test_they_are_compared_by_success_and_not_by_a_reward_that_nobody_told(talks: Path):
     found = api.compare(talks, f"{talks}:imported", say=quiet)
     assert (found.tasks, found.difference) == (8, 0.0)
-    with pytest.raises(UserError, match=r"trajectory 'imported/000000' was imported without a reward"):
+    with pytest.raises(UserError, match=r"'imported/000000' has no reward that could be compared"):
         api.compare(talks, talks, measure="reward", say=quiet)
 
 
@@ -113,8 +116,8 @@ def test_a_teachers_distributions_are_learnt_on_their_text(talks: Path, guess_ru
     ("changes", "message"),
     [
         ({"method": "opd"}, "signal 'opd' is of the student's own samples, and 8 episodes in the store"),
-        ({"method": "sod"}, "signal 'opd' is of the student's own samples"),
-        ({"method": "grpo"}, "rl 'grpo' is of the student's own samples"),
+        ({"method": "vopd"}, "signal 'opd' is of the student's own samples"),
+        ({"method": {"preset": "fkl", "rl": "grpo"}}, "have no reward that was told"),
         ({"method": "fkl", "train.old_logprobs": "sampler"}, "train.old_logprobs 'sampler' are log-probs of the student's own"),
     ],
 )
@@ -125,7 +128,12 @@ def test_they_are_not_taken_for_the_students_own_samples(
     with pytest.raises(UserError) as caught:
         api.train(raw, out=tmp_path / "run", say=quiet)
     assert message in str(caught.value)
-    assert str(caught.value).endswith("imitate them with method dasd, or take a divergence over a teacher's full distributions")
+
+
+def test_not_even_with_a_reward(guess_run: Path, tmp_path: Path):
+    raw = offline(bring(tmp_path, guess_run, reward=1.0), guess_run, method={"preset": "fkl", "rl": "grpo"})
+    with pytest.raises(UserError, match=r"rl 'grpo' is of the student's own samples, and 8 episodes .* were imported"):
+        api.train(raw, out=tmp_path / "run", say=quiet)
 
 
 def test_the_students_own_samples_are_not_imitated(guess_run: Path, tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 from agentdistill import api
 from agentdistill.config import parse_experiment
 from agentdistill.errors import UserError
-from agentdistill.loggers import BackendSpec, Entry, RunInfo, register
+from agentdistill.loggers import BackendSpec, Entry, RunInfo, register, registry
 from agentdistill.loggers.hub import Hub
 from agentdistill.loggers.registry import BACKENDS, chosen
 from agentdistill.training.claim import _first_difference
@@ -197,3 +197,14 @@ def test_a_runs_id_is_made_once(tmp_path: Path):
     (tmp_path / "id").write_text("nonsense")
     assert run_id(tmp_path) != "nonsense"
     assert json.dumps(first)
+
+
+def test_the_back_end_that_contributing_shows_gets_every_number(tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr(registry, "BACKENDS", dict(BACKENDS))
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text().partition("### A logging back-end")[2]
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    journal = Journal(tmp_path)
+    journal.metric("sft", role="student", step=10, loss=1 / 3)
+    Hub(registry.chosen(["csv"]), RunInfo(tmp_path, "r", "0" * 12), lambda _: None).close()
+    assert (tmp_path / "metrics.csv").read_text() == f"0,sft/student/step,10\n0,sft/student/loss,{1 / 3!r}\n"
+    journal.close()

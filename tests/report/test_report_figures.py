@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -62,6 +63,10 @@ def test_pngs_are_drawn_in_both_themes_without_warnings(full: Run) -> None:
         assert corner(image) == tuple(round(255 * part) for part in to_rgb(theme.surface))
 
 
+def title(axes: Axes) -> str:
+    return axes.get_title() or axes.get_title(loc="left")
+
+
 def corner(image: Image.Image) -> object:
     return image.getpixel((2, 2))
 
@@ -104,7 +109,7 @@ def test_the_success_figure_has_a_panel_a_temperature_and_a_line_a_run(full: Run
     other = Run(Path("y"), "other $run$", metrics=full.metrics)
     assert figures.success([full, other]) is not None
     panels = drawn[0].axes
-    assert [axes.get_title() or axes.get_title(loc="left") for axes in panels] == ["greedy decoding", "temperature 1"]
+    assert [title(axes) for axes in panels] == ["greedy decoding", "temperature 1"]
     labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
     assert labels == ["full", "other $run$", "teacher"]
 
@@ -169,7 +174,7 @@ def test_every_curve_of_several_runs_lies_over_the_others_and_is_named(
     (figure,) = drawn
     if make is index_figures.kl_heat_map:
         panels = [axes for axes in figure.axes if axes.get_images()]
-        assert [axes.get_title(loc="left")[:6] for axes in panels] == ["full", "second", "xxxxxx"]
+        assert [title(axes)[:6] for axes in panels] == ["full", "second", "xxxxxx"]
         assert len({axes.get_images()[0].get_clim() for axes in panels}) == 1  # one scale
         return
     names = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -183,7 +188,7 @@ def test_lengths_and_tool_calls_are_of_episodes(drawn: list[Figure]) -> None:
     record = {"iteration": 1, "stop_reasons": {"terminated": 6, "depth": 4}, "left_out": 2, "action_tokens": 400, "turns": 3.0}
     record |= {"tool_calls": 20, "tool_errors": 5, "overflowed": 1, "reward": -0.5}
     assert figures.episodes([Run(Path("x"), "x", metrics={"iteration": [record]})]) is not None
-    values = {axes.get_title(loc="left"): axes.get_lines()[0].get_ydata()[0] for axes in drawn[0].axes if axes.get_visible()}
+    values = {title(axes): axes.get_lines()[0].get_ydata()[0] for axes in drawn[0].axes if axes.get_visible()}
     assert values == {
         "turns an episode": 3.0, "student tokens an episode": 50.0, "reward an episode": -0.5, "tool calls an episode": 2.0,
         "tool calls that failed": 0.25, "did not fit the context": 0.1,
@@ -195,7 +200,7 @@ def test_throughput_is_of_each_phases_own_time(drawn: list[Figure]) -> None:
     timing = {"generate": 2.0, "score": 0.0, "update": 3.0, "total": 6.0}
     timings = [{"iteration": 2, **timing}, {"iteration": 9, **timing}]
     assert time_figures.throughput([Run(Path("x"), "x", metrics=metrics, timings=timings)]) is not None
-    values = {axes.get_title(loc="left"): axes.get_lines()[0].get_ydata().tolist() for axes in drawn[0].axes}
+    values = {title(axes): axes.get_lines()[0].get_ydata().tolist() for axes in drawn[0].axes}
     assert [each[0] for each in values.values()] == [50.0, 150.0, 100.0]
     assert all(np.isnan(each[1]) for each in values.values())  # tokens of that iteration are not known
     assert list(values) == ["all phases (tokens/s)", "generation (tokens/s)", "update (tokens/s)"]

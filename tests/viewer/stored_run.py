@@ -100,7 +100,7 @@ def _tools(chat: Chat) -> list[Trajectory]:
         {"question": f"How many metres are {n} km?", "answer": 1000 * n, "id": f"km-{n}", "task_type": kind}
         for n, kind in ((2, "easy"), (3, "hard"), (4, "hard"))
     ]
-    call = '<tool_call>{"name": "convert", "arguments": {"amount": %s}}</tool_call>'
+    call = '<tool_call>{"name": "convert", "arguments": {"amount":%s}}</tool_call>'  # without the space that JSON has
     said = [[call % 2, r"\boxed{2000}"], [call % -3, call % 3, r"\boxed{3000}"], ["hm"] * 9]
     environment.register("lab/ViewedUnits-v0", tools=[convert], tasks=rows, grade=graders.number, max_turns=4)
     try:

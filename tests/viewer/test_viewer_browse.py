@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from urllib.parse import quote
@@ -75,6 +76,7 @@ def test_filters_combine_and_iterations_have_bounds(viewer, stored: Stored):
     viewer.type("from", "2")
     assert viewer.listed() == kept(stored, lambda batch, _: batch in ("iter-000002", "iter-000003"))
     viewer.type("to", "2")
+    assert viewer.listed() == kept(stored, lambda batch, _: batch == "iter-000002")
     viewer.choose("stop", "depth")
     second = kept(stored, lambda batch, item: batch == "iter-000002" and item.stop_reason == "depth")
     assert second
@@ -105,11 +107,15 @@ def said(item: Trajectory) -> str:
     """What a search has to look through, as far as these tests ask."""
     parts = [item.id, item.task_id, *(message["content"] for message in item.messages)]
     for turn in item.turns:
-        parts += [turn.action, turn.observation, *(call.result for call in turn.tool_calls)]
+        parts += [turn.action, turn.observation]
+        parts += [text for call in turn.tool_calls for text in (call.name, json.dumps(call.arguments), call.result)]
     return "\n".join(parts).lower()
 
 
-@pytest.mark.parametrize("words", [["higher"], ["HIGHER", "lower"], ['"never negative"'], ["boxed{3000"], ["no such words"]])
+WORDS = [["higher"], ["HIGHER", "lower"], ['"never negative"'], ["boxed{3000"], ['": -3}"'], ["no such words"]]
+
+
+@pytest.mark.parametrize("words", WORDS)
 def test_a_search_finds_every_text_and_nothing_else(viewer, stored: Stored, words: list[str]):
     viewer.type("q", " ".join(words))
     expected = kept(stored, lambda _, item: all(word.strip('"').lower() in said(item) for word in words))

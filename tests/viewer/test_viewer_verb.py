@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from agentdistill.cli import main
 from agentdistill.errors import UserError
 from agentdistill.store import Store
 from agentdistill.viewer import open_source
+from agentdistill.viewer.derive import derive
 from agentdistill.viewer.encode import task_type
 from tests.viewer.conftest import Stored
 
@@ -105,3 +107,13 @@ def test_the_teacher_is_the_one_of_training_and_nobody_where_nothing_was_trained
     assert open_source(stored.folder, ["eval-after"]).teacher == "tiny:32x2"
     Store(tmp_path / "store").write("rollout", [stored.get("ViewedUnits-v0/0001")])
     assert open_source(tmp_path).teacher is None
+
+
+def test_pairs_of_scorers_that_provenance_is_not_worked_out_for_are_told(stored: Stored):
+    item, notes = stored.get("ViewedUnits-v0/0002"), list[str]()
+    (found,) = derive([item], None, None, notes.append)
+    assert len(found.provenance) == 12
+    assert notes == []
+    (found,) = derive([replace(item, scores={**item.scores, "more": item.scores["sure"]})], None, None, notes.append)
+    assert len(found.provenance) == 12
+    assert notes == ["Provenance is worked out for the first 12 of 20 pairs of scorers."]

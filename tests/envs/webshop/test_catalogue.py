@@ -85,6 +85,16 @@ def test_a_folder_with_neither_form_is_refused(tmp_path: Path):
         open_catalogue(tmp_path / "none")
 
 
+def test_a_shipped_file_without_products_or_with_a_price_that_is_none_is_named(tmp_path: Path):
+    for lines, what in (("", "holds no products; get the file again"), (None, r"is damaged \(ValueError: .*'x'\); get")):
+        if lines is None:
+            with gzip.open(needs_data("webshop") / small.FILE, "rt", encoding="utf-8") as file:
+                lines = json.dumps({**json.loads(next(file)), "pricing": ["x"]})
+        (tmp_path / small.FILE).write_bytes(gzip.compress(lines.encode()))
+        with pytest.raises(UserError, match=rf"products_1000\.jsonl\.gz' {what}"):
+            open_catalogue(tmp_path)
+
+
 @pytest.mark.parametrize("line", ["{}", "[1]", '{"asin": "B0"', "3"])
 def test_a_damaged_shipped_file_is_named(tmp_path: Path, line: str):
     (tmp_path / small.FILE).write_bytes(gzip.compress(line.encode()))
