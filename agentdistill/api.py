@@ -11,7 +11,6 @@ from typing import Any
 from agentdistill import config as config_module
 from agentdistill import curricula, environment, yamltext
 from agentdistill.branch import Branches
-from agentdistill.branch import branch as branch_off
 from agentdistill.compare import Comparison, Measure, load_comparison
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
@@ -35,11 +34,12 @@ from agentdistill.seeds import derive
 from agentdistill.show import show
 from agentdistill.signals import Method
 from agentdistill.store import Store
+from agentdistill.training.branch_run import branch_run
 from agentdistill.training.check import check, look_up, required_tasks, without_effect
 from agentdistill.training.evaluate import caveats, evaluate
 from agentdistill.training.journal import write_atomic
 from agentdistill.training.merging import merge_adapter
-from agentdistill.training.replay_run import module_of, replay_run
+from agentdistill.training.replay_run import replay_run
 from agentdistill.training.run import Run
 from agentdistill.training.run import train as train_run
 from agentdistill.training.score_run import score_run
@@ -392,47 +392,11 @@ def branch(
     Raises:
         UserError: when the run, the batch or the model is missing, or no episode goes on after that turn.
     """
-    source, folder = Path(run), _new_result(out, "store/branch.parquet")
-    config = _as_played(source, policy, module or module_of(source), workers, seed)
+    folder, source = _new_result(out, "store/branch.parquet"), Path(run)
     parents = read_episodes(f"{run}:{batch}" if batch else str(run))
-    session = Session(config, folder, resume=True, say=say)
-    try:
-        heat = parents[0].temperature if temperature is None and parents else temperature
-        params = session.config.sampling.model_copy(update={"temperature": heat})
-        found = branch_off(session.rollout(load_model(policy)), parents, turn, params, seed=seed)
-        for difference in found.differences:
-            session.say(str(difference))
-        if not found.trajectories:
-            raise UserError(
-                f"none of the {len(parents)} episodes of '{run}' can be branched from after turn {turn}: {found.ended} were "
-                f"over by then, and {len(found.differences)} do not repeat themselves"
-            )
-        session.store.write("parents", found.kept(parents))
-        path = session.store.write("branch", found.trajectories)
-        won, before = (sum(t.success for t in each) for each in (found.trajectories, found.kept(parents)))
-        session.say(
-            f"{won} of {len(found.trajectories)} branches succeeded, where {before} of their parents had; {found.ended} ended "
-            f"by turn {turn}, and {len(found.differences)} did not repeat themselves; stored in {path}"
-        )
-        return found
-    finally:
-        session.close()
-
-
-def _as_played(run: Path, policy: str, module: str, workers: int, seed: int) -> Experiment:
-    """A run's experiment, to be played by another policy: its teacher, method and schedule mean nothing any more."""
-    path = run / "experiment.yaml"
-    if not path.is_file():
-        raise UserError(f"'{run}' has no experiment.yaml, which says how its episodes were played; name a run, or a rollout")
-    played = load_experiment(path).model_dump()
-    fields: dict[str, Any] = {
-        "seed": seed, "env": {**played["env"], "module": module, "workers": workers}, "sampling": played["sampling"],
-        "student": {"model": policy}, "teacher": {"model": "initial"}, "method": "opd",
-    }  # fmt: skip
-    config = parse_experiment(fields, str(path))
-    if config.env.module:
-        import_module(located(config.env.module, Path.cwd()))
-    return config
+    return branch_run(
+        source, folder, parents, policy, turn, temperature=temperature, module=module, workers=workers, seed=seed, say=say
+    )  # fmt: skip
 
 
 def what_if(
