@@ -125,5 +125,5 @@ _MEANING = (
 )
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _shares(counts: np.ndarray) -> np.ndarray:
     return np.asarray(counts / np.maximum(counts.sum(1, keepdims=True), 1))
