@@ -19,8 +19,7 @@ from agentdistill.doctor import Diagnosis, begin, diagnose
 from agentdistill.doctor import Result as CheckResult
 from agentdistill.errors import UserError
 from agentdistill.evaluation import Evaluation, differences, load_eval, open_run, read_episodes
-from agentdistill.exchange.exporting import export_store
-from agentdistill.exchange.importing import Imported, import_files
+from agentdistill.exchange.verbs import export, import_trajectories
 from agentdistill.modules import import_module
 from agentdistill.panel import given, load_panel, look_at, panel
 from agentdistill.policies.load import is_tiny, load_model
@@ -30,6 +29,7 @@ from agentdistill.recording import record_demonstrations
 from agentdistill.replay import Report as ReplayReport
 from agentdistill.report import report
 from agentdistill.rollout import Task
+from agentdistill.runs import named_folder
 from agentdistill.seeds import derive
 from agentdistill.show import show
 from agentdistill.signals import Method
@@ -418,7 +418,7 @@ def what_if(
     """
     found = what_if_run(Path(run), load_run(run), method, scorer, batch)
     if out is not None:
-        path = _named(out)
+        path = named_folder(out)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"run": str(run), **found.as_dict()}, indent=1))
     return found
@@ -450,86 +450,10 @@ def compare(
     for line in found.lines:
         tell(line)
     if out is not None:
-        path = _named(out)
+        path = named_folder(out)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"sides": [str(first), str(second)], **found.as_dict()}, indent=1))
     return found
-
-
-def import_trajectories(
-    files: str | Path | Sequence[str | Path], format: str, *, out: str | Path, tokenizer: str, call_format: str = "hermes",
-    success_at: float = 1.0, skip_bad: bool = False, say: Say = None,
-) -> Imported:  # fmt: skip
-    """Store conversations that were had elsewhere, tokenised once, as batch `imported` of a new folder.
-
-        ad.import_trajectories("logs/run.eval", "inspect", out="runs/theirs", tokenizer="runs/quickstart/final")
-
-    They can be scored, looked at, compared, exported and imitated. Their log-probs are NaN, and no environment answers for
-    them, so they are not replayed, branched from, judged by `what_if`, or trained on as if the student had sampled them.
-
-    Args:
-        files: one file, or several.
-        format: of the files: `chat`, `inspect` or `verifiers` (see docs/export.md).
-        out: folder that does not exist yet.
-        tokenizer: model whose tokenizer and chat template are taken: the student's, or the scorer's.
-        call_format: how tool calls and their results stand in the text.
-        success_at: the reward from which on a conversation is a success, where its log does not say.
-        skip_bad: leave bad records out, by name, instead of refusing them all.
-        say: takes a line on what was imported, and one for each record left out; the terminal by default.
-
-    Raises:
-        UserError: for an unknown format or model, an unreadable file, a bad record (by file and line), or an `out` that holds
-            something; nothing is written then.
-    """
-    paths = [Path(files)] if isinstance(files, str | Path) else [Path(each) for each in files]
-    tell = say or print
-    found = import_files(
-        paths, format, _named(out), tokenizer, calls=call_format, success_at=success_at, skip_bad=skip_bad
-    )  # fmt: skip
-    for each in found.skipped:
-        tell(f"left out: {each}")
-    tell(str(found))
-    return found
-
-
-def export(
-    run: str | Path, format: str, *, out: str | Path, batch: str | None = None, success_only: bool = False,
-    table: str | None = None, shape: str | None = None, say: Say = None,
-) -> int:  # fmt: skip
-    """Write stored trajectories for other programs to read; the number of rows.
-
-        ad.export("runs/quickstart", "sft", out="sft.jsonl", success_only=True, shape="prompt-completion")
-
-    Args:
-        run: folder of a run, a rollout, an evaluation or an import.
-        format: `parquet`, `jsonl`, `chat`, `sft` or `wandb` (see docs/export.md).
-        out: file or folder that does not exist yet.
-        batch: one stored batch, such as `iter-000001`; all by default.
-        success_only: leave out what was no success.
-        table: for `parquet` and `wandb`: a row for each of the `trajectories`, `turns` or `tokens`.
-        shape: for `sft`: `messages` or `prompt-completion`.
-        say: takes a line on what was written; the terminal by default.
-
-    Raises:
-        UserError: for an unknown run, batch, format or option, a package that is missing, or an `out` that is there already.
-    """
-    folder, path = Path(run), _named(out)
-    options = {"table": table, "shape": shape}
-    n = export_store(
-        load_run(folder), folder.resolve().name, format, path, [batch] if batch is not None else [],
-        success_only=success_only, options=options,
-    )  # fmt: skip
-    (say or print)(f"{n} rows written to {path}")
-    return n
-
-
-def load_run(folder: str | Path) -> Store:
-    """The trajectories of a run, a rollout or an evaluation.
-
-    Raises:
-        UserError: when there is no such folder, or nothing of the kind in it.
-    """
-    return open_run(folder)
 
 
 def doctor(
@@ -572,7 +496,7 @@ def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:
     Raises:
         UserError: when there is no adapter, something stands in `out` already, or merging changes what the model says.
     """
-    found = merge_adapter(str(source), _named(out))
+    found = merge_adapter(str(source), named_folder(out))
     (say or print)(
         f"merged into {found.folder}: '{found.base}' with the adapter of '{source}'; log-probs of {found.tokens} tokens differ "
         f"by {found.change:.1e} nats at most"
@@ -580,22 +504,22 @@ def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:
     return found.folder
 
 
+def load_run(folder: str | Path) -> Store:
+    """The trajectories of a run, a rollout or an evaluation.
+
+    Raises:
+        UserError: when there is no such folder, or nothing of the kind in it.
+    """
+    return open_run(folder)
+
+
 def _folder(config: Experiment, out: str | Path | None) -> Path:
-    return Path("runs") / config.name if out is None else _named(out)
-
-
-def _named(out: str | Path) -> Path:
-    """A folder that the user named."""
-    if not str(out).strip():
-        raise UserError("out is empty; name the folder where the results go")
-    if "\0" in str(out):
-        raise UserError(f"out is {str(out)!r}; a folder's name cannot hold a NUL character")
-    return Path(out)
+    return Path("runs") / config.name if out is None else named_folder(out)
 
 
 def _new_result(out: str | Path, *files: str) -> Path:
     """The folder for a result, where none of its files is there yet."""
-    folder = _named(out)
+    folder = named_folder(out)
     for name in files:
         if (folder / name).exists():
             raise UserError(f"'{folder}' already holds a result ({name}); choose another --out, or remove it first")
