@@ -534,7 +534,8 @@ def _arguments(
     fields: dict[str, Any] = {
         "seed": seed, "env.id": env, "env.options": dict(options or {}), "env.module": module, "env.max_turns": max_turns,
         "env.view": view, "env.workers": workers, "env.max_context": max_context, "student.model": model,
-        "teacher.model": "initial", "method": "opd", "sampling.temperature": temperature, "sampling.max_tokens": max_tokens,
+        "teacher.model": "initial", "teacher.privileged": True, "method": "opd",
+        "sampling.temperature": temperature, "sampling.max_tokens": max_tokens,
         "eval.split": split, "eval.tasks": tasks, "eval.samples": samples, "eval.temperature": temperature,
     }  # fmt: skip
     names = {name: name.rpartition(".")[2] for name in fields} | {"env.id": "env", "student.model": "model"}

@@ -54,7 +54,7 @@ def _as_played(run: Path, policy: str, module: str, workers: int, seed: int) -> 
     played = load_experiment(path).model_dump()
     fields: dict[str, Any] = {
         "seed": seed, "env": {**played["env"], "module": module, "workers": workers}, "sampling": played["sampling"],
-        "student": {"model": policy}, "teacher": {"model": "initial"}, "method": "opd",
+        "student": {"model": policy}, "teacher": {"model": "initial", "privileged": True}, "method": "opd",
     }  # fmt: skip
     config = parse_experiment(fields, str(path))
     if config.env.module:
