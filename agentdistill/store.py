@@ -334,14 +334,8 @@ def _joined(parts: list[Column]) -> Column:
 def _aligned(item: Trajectory, scorer: str, is_action: Column) -> FloatArray:
     """A scorer's log-probs at the student tokens of a stream, NaN elsewhere."""
     column = np.full(len(is_action), np.nan)
-    scores = item.scores.get(scorer)
-    if scores is not None:
-        n = int(is_action.sum())
-        if len(scores.logprobs) != n:
-            raise StoreError(
-                f"trajectory '{item.id}' has {n} student tokens, but scorer '{scorer}' scored {len(scores.logprobs)}"
-            )
-        column[is_action] = scores.logprobs
+    if scorer in item.scores:
+        column[is_action] = item.scores_by(scorer).logprobs
     return column
 
 

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from agentdistill.errors import UserError, nearest
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -192,6 +194,24 @@ class Trajectory:
     def written(self, authors: Collection[Author]) -> int:
         """How many tokens these authors wrote."""
         return sum(len(turn.action_ids) for turn in self.turns if turn.author in authors)
+
+    def scores_by(self, scorer: str) -> Scores:
+        """A scorer's scores, one a student token.
+
+        Raises:
+            UserError: when there are none, or not one a token: a shorter list would be taken for all tokens' scores.
+        """
+        if scorer not in self.scores:
+            raise UserError(
+                f"trajectory '{self.id}' has no scores by '{scorer}'{nearest(scorer, self.scores)}; "
+                "add them with `agentdistill score`"
+            )
+        scores, n = self.scores[scorer], self.n_action_tokens
+        if len(scores.logprobs) != n:
+            raise UserError(
+                f"trajectory '{self.id}' has {n} student tokens and {len(scores.logprobs)} scores by '{scorer}'; score it again"
+            )
+        return scores
 
     def stream(self, authors: Collection[Author] = STUDENT) -> TokenStream:
         """Flatten the turns into equal-length token columns (see `TokenStream`).

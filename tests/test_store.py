@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentdistill.errors import StoreError
+from agentdistill.errors import StoreError, UserError
 from agentdistill.store import Store, token_frame
 from agentdistill.store_schema import SCHEMA, VERSION_KEY, escape, unescape
 from agentdistill.trajectory import Scores, StopReason, ToolCall, Trajectory, Turn
@@ -332,7 +332,7 @@ def test_a_full_disk_leaves_a_readable_store_without_partial_files(small_disk: P
 
 LIMITED = """
 import resource, sys
-from agentdistill.errors import StoreError
+from agentdistill.errors import StoreError, UserError
 from agentdistill.store import Store
 from tests.test_store import big_batch
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
@@ -420,7 +420,7 @@ def test_the_token_table_of_nothing_has_its_columns() -> None:
 def test_scores_that_are_not_one_a_student_token_are_refused_by_name() -> None:
     item = episode("e3")
     item.scores["teacher"] = Scores(np.zeros(3))
-    with pytest.raises(StoreError, match="'e3' has 4 student tokens, but scorer 'teacher' scored 3"):
+    with pytest.raises(UserError, match="'e3' has 4 student tokens and 3 scores by 'teacher'; score it again"):
         token_frame([item])
 
 

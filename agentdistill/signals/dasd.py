@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agentdistill.errors import UserError, nearest
 from agentdistill.signals.provenance import step_probability
 from agentdistill.signals.table import TokenTable
 from agentdistill.trajectory import IntArray, Trajectory
@@ -58,15 +57,6 @@ def _table(trajectory: Trajectory, scorers: dict[str, str]) -> TokenTable:
     stream = trajectory.stream()
     columns = {"trajectory": np.zeros(len(stream.ids)), "turn": stream.turn, "step": stream.step, "is_action": stream.is_action}
     for column, name in scorers.items():
-        if name not in trajectory.scores:
-            raise UserError(f"trajectory '{trajectory.id}' has no scores by '{name}'{nearest(name, trajectory.scores)}")
-        given = trajectory.scores[name].logprobs
-        # A single score would otherwise be spread over all tokens.
-        if len(given) != int(stream.is_action.sum()):
-            raise UserError(
-                f"trajectory '{trajectory.id}' has {int(stream.is_action.sum())} sampled tokens, "
-                f"but {len(given)} scores by '{name}'"
-            )
         columns[column] = np.full(len(stream.ids), np.nan)
-        columns[column][stream.is_action] = given
+        columns[column][stream.is_action] = trajectory.scores_by(name).logprobs
     return TokenTable(columns)

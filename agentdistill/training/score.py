@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from agentdistill.errors import UserError, nearest
 from agentdistill.policies.base import ScoreRequest, TeacherScorer, TeacherScores
 from agentdistill.policies.model import CausalLM, chunk_rows, pad_right, token_budget_batches
 from agentdistill.signals import TokenTable
@@ -170,29 +169,9 @@ def stored_table(trajectories: Sequence[Trajectory], scorers: Mapping[str, str])
     columns["sampler"] = columns["logprob"] = columns["recomputed"] = columns.pop("logprobs_t1")
     for name, scorer in scorers.items():
         column = np.full(len(columns["trajectory"]), np.nan)
-        column[columns["is_action"]] = np.concatenate([scores_by(scorer, each).logprobs for each in trajectories])
+        column[columns["is_action"]] = np.concatenate([each.scores_by(scorer).logprobs for each in trajectories])
         columns[name] = column
     return TokenTable(columns)
-
-
-def scores_by(scorer: str, trajectory: Trajectory) -> Scores:
-    """A scorer's scores of a trajectory, one a student token.
-
-    Raises:
-        UserError: when there are none, or not one a token: a shorter list would be taken for all tokens' scores.
-    """
-    if scorer not in trajectory.scores:
-        raise UserError(
-            f"trajectory '{trajectory.id}' has no scores by '{scorer}'{nearest(scorer, trajectory.scores)}; "
-            "add them with `agentdistill score`"
-        )
-    scores, n = trajectory.scores[scorer], trajectory.n_action_tokens
-    if len(scores.logprobs) != n:
-        raise UserError(
-            f"trajectory '{trajectory.id}' has {n} student tokens and {len(scores.logprobs)} scores by '{scorer}'; "
-            "score it again"
-        )
-    return scores
 
 
 def _teacher_view(ids: IntArray, targets: IntArray, n_prompt: int, prompt: list[int] | None) -> ScoreRequest:

@@ -21,7 +21,7 @@ from agentdistill.signals import Method
 from agentdistill.signals.registry import PROVISIONS
 from agentdistill.store import Store
 from agentdistill.training.integrity import RESTORE
-from agentdistill.training.score import scores_by, trainable
+from agentdistill.training.score import trainable
 from agentdistill.training.score_run import tokenizer_of
 from agentdistill.training.stored_scorer import StoredScorer
 from agentdistill.trajectory import Trajectory
@@ -293,7 +293,7 @@ def _scorer(store: Store, batches: Sequence[str], name: str, where: str) -> Stor
 
 
 def _require_scores(role: str, scorer: StoredScorer, trajectory: Trajectory) -> None:
-    scores = scores_by(scorer.name, trajectory)
+    scores = trajectory.scores_by(scorer.name)
     if not np.isfinite(scores.logprobs).all():
         raise UserError(f"trajectory '{trajectory.id}' has a score by '{scorer.name}' that is not finite; score it again")
     k = 0 if scores.topk_ids is None else scores.topk_ids.shape[1]

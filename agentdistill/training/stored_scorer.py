@@ -11,7 +11,7 @@ import torch
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest, TeacherScores
 from agentdistill.store_scores import Identity
-from agentdistill.training.score import scores_by, sequences_of
+from agentdistill.training.score import sequences_of
 from agentdistill.trajectory import Scores, Trajectory
 
 
@@ -61,7 +61,7 @@ class StoredScorer:
             UserError: when one has no scores, or not one for each of its student tokens.
         """
         self._answers = {}
-        given = [scores_by(self.name, trajectory) for trajectory in trajectories]
+        given = [trajectory.scores_by(self.name) for trajectory in trajectories]
         taken = [0] * len(trajectories)
         for sequence in sequences_of(trajectories):
             start = taken[sequence.trajectory]

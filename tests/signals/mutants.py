@@ -199,7 +199,9 @@ def survivors(names: list[str], say: Callable[[str], None]) -> tuple[list[str], 
     """The mutants of these modules that no test notices, and how many were made."""
     # A failure is enough; the smallest one is not wanted.
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
-    hypothesis.settings.register_profile("mutants", max_examples=25, database=None, derandomize=True, phases=phases)
+    hypothesis.settings.register_profile(
+        "mutants", max_examples=25, deadline=None, database=None, derandomize=True, phases=phases
+    )
     hypothesis.settings.load_profile("mutants")
     left, made = [], 0
     for module, files in chosen(names):

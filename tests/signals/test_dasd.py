@@ -59,7 +59,7 @@ def test_missing_scorers_and_scores_of_another_length_are_errors():
         teacher_steps([trajectory], teacher="big@1", student="smal@2")
     for short in ([], [-1.0]):
         trajectory.scores["big@1"] = Scores(np.array(short))
-        with pytest.raises(UserError, match=f"has 2 sampled tokens, but {len(short)} scores by 'big@1'"):
+        with pytest.raises(UserError, match=f"has 2 student tokens and {len(short)} scores by 'big@1'"):
             teacher_steps([trajectory], **NAMES)
     trajectory.scores["big@1"] = Scores(np.array([-1.0, -np.inf]))
     with pytest.raises(UserError, match="'teacher' is -inf"):

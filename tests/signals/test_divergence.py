@@ -108,3 +108,20 @@ def test_settings_out_of_range_are_refused():
         DIVERGENCES.resolve({"kind": "jsd", "beta": 1.5})
     with pytest.raises(UserError, match=r"'temperature' must be greater than 0"):
         DIVERGENCES.resolve({"kind": "fkl", "temperature": 0})
+
+
+F = {
+    "fkl": lambda u: u * math.log(u),
+    "rkl": lambda u: -math.log(u),
+    "jsd": lambda u: (u * math.log(2 * u / (u + 1)) + math.log(2 / (u + 1))) / 2,
+    "tvd": lambda u: abs(u - 1) / 2,
+}
+
+
+@pytest.mark.parametrize("kind", F)
+@given(s=logits, t=logits)
+def test_each_is_the_mean_of_its_f_of_the_ratio_under_the_student(kind, s, t):
+    student, teacher = logp(s), logp(t)
+    pairs = zip(student.exp()[0].tolist(), teacher.exp()[0].tolist(), strict=True)
+    expected = sum(p * F[kind](q / p) for p, q in pairs)
+    assert DIVERGENCES.resolve(kind)(student, teacher).item() == pytest.approx(expected, rel=1e-7, abs=1e-9)
