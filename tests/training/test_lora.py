@@ -135,7 +135,7 @@ def test_every_verb_reads_the_adapter_folder(whole: Path, tmp_path: Path) -> Non
     limits = {"max_turns": 4, "max_context": 128, "max_tokens": 4}
     rate = api.evaluate_run(model, env, out=tmp_path / "eval", tasks=4, temperature=1.0, **limits, **quiet)
     after = json.loads((whole / "evals" / "after.json").read_text())
-    assert rate.as_dict() == after
+    assert rate.as_dict().items() >= after.items()
     assert api.rollout(model, env, out=tmp_path / "rollout", tasks=2, **limits, **quiet)
     assert api.replay(tmp_path / "rollout", **quiet).exact
     api.score(whole, model, name="final", batch="eval-after", **quiet)
