@@ -11,7 +11,6 @@ from typing import Any
 from agentdistill import config as config_module
 from agentdistill import curricula, environment, yamltext
 from agentdistill.branch import Branches
-from agentdistill.branch import branch as branch_off
 from agentdistill.compare import Comparison, Measure, load_comparison
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
@@ -20,8 +19,7 @@ from agentdistill.doctor import Diagnosis, begin, diagnose
 from agentdistill.doctor import Result as CheckResult
 from agentdistill.errors import UserError
 from agentdistill.evaluation import Evaluation, differences, load_eval, open_run, read_episodes
-from agentdistill.exchange.exporting import export_store
-from agentdistill.exchange.importing import Imported, import_files
+from agentdistill.exchange.verbs import export, import_trajectories
 from agentdistill.modules import import_module
 from agentdistill.panel import given, load_panel, look_at, panel
 from agentdistill.policies.load import is_tiny, load_model
@@ -31,15 +29,17 @@ from agentdistill.recording import record_demonstrations
 from agentdistill.replay import Report as ReplayReport
 from agentdistill.report import report
 from agentdistill.rollout import Task
+from agentdistill.runs import named_folder
 from agentdistill.seeds import derive
 from agentdistill.show import show
 from agentdistill.signals import Method
 from agentdistill.store import Store
+from agentdistill.training.branch_run import branch_run
 from agentdistill.training.check import check, look_up, required_tasks, without_effect
 from agentdistill.training.evaluate import caveats, evaluate
 from agentdistill.training.journal import write_atomic
 from agentdistill.training.merging import merge_adapter
-from agentdistill.training.replay_run import module_of, replay_run
+from agentdistill.training.replay_run import replay_run
 from agentdistill.training.run import Run
 from agentdistill.training.run import train as train_run
 from agentdistill.training.score_run import score_run
@@ -392,47 +392,11 @@ def branch(
     Raises:
         UserError: when the run, the batch or the model is missing, or no episode goes on after that turn.
     """
-    source, folder = Path(run), _new_result(out, "store/branch.parquet")
-    config = _as_played(source, policy, module or module_of(source), workers, seed)
+    folder, source = _new_result(out, "store/branch.parquet"), Path(run)
     parents = read_episodes(f"{run}:{batch}" if batch else str(run))
-    session = Session(config, folder, resume=True, say=say)
-    try:
-        heat = parents[0].temperature if temperature is None and parents else temperature
-        params = session.config.sampling.model_copy(update={"temperature": heat})
-        found = branch_off(session.rollout(load_model(policy)), parents, turn, params, seed=seed)
-        for difference in found.differences:
-            session.say(str(difference))
-        if not found.trajectories:
-            raise UserError(
-                f"none of the {len(parents)} episodes of '{run}' can be branched from after turn {turn}: {found.ended} were "
-                f"over by then, and {len(found.differences)} do not repeat themselves"
-            )
-        session.store.write("parents", found.kept(parents))
-        path = session.store.write("branch", found.trajectories)
-        won, before = (sum(t.success for t in each) for each in (found.trajectories, found.kept(parents)))
-        session.say(
-            f"{won} of {len(found.trajectories)} branches succeeded, where {before} of their parents had; {found.ended} ended "
-            f"by turn {turn}, and {len(found.differences)} did not repeat themselves; stored in {path}"
-        )
-        return found
-    finally:
-        session.close()
-
-
-def _as_played(run: Path, policy: str, module: str, workers: int, seed: int) -> Experiment:
-    """A run's experiment, to be played by another policy: its teacher, method and schedule mean nothing any more."""
-    path = run / "experiment.yaml"
-    if not path.is_file():
-        raise UserError(f"'{run}' has no experiment.yaml, which says how its episodes were played; name a run, or a rollout")
-    played = load_experiment(path).model_dump()
-    fields: dict[str, Any] = {
-        "seed": seed, "env": {**played["env"], "module": module, "workers": workers}, "sampling": played["sampling"],
-        "student": {"model": policy}, "teacher": {"model": "initial"}, "method": "opd",
-    }  # fmt: skip
-    config = parse_experiment(fields, str(path))
-    if config.env.module:
-        import_module(located(config.env.module, Path.cwd()))
-    return config
+    return branch_run(
+        source, folder, parents, policy, turn, temperature=temperature, module=module, workers=workers, seed=seed, say=say
+    )  # fmt: skip
 
 
 def what_if(
@@ -454,7 +418,7 @@ def what_if(
     """
     found = what_if_run(Path(run), load_run(run), method, scorer, batch)
     if out is not None:
-        path = _named(out)
+        path = named_folder(out)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"run": str(run), **found.as_dict()}, indent=1))
     return found
@@ -486,86 +450,10 @@ def compare(
     for line in found.lines:
         tell(line)
     if out is not None:
-        path = _named(out)
+        path = named_folder(out)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"sides": [str(first), str(second)], **found.as_dict()}, indent=1))
     return found
-
-
-def import_trajectories(
-    files: str | Path | Sequence[str | Path], format: str, *, out: str | Path, tokenizer: str, call_format: str = "hermes",
-    success_at: float = 1.0, skip_bad: bool = False, say: Say = None,
-) -> Imported:  # fmt: skip
-    """Store conversations that were had elsewhere, tokenised once, as batch `imported` of a new folder.
-
-        ad.import_trajectories("logs/run.eval", "inspect", out="runs/theirs", tokenizer="runs/quickstart/final")
-
-    They can be scored, looked at, compared, exported and imitated. Their log-probs are NaN, and no environment answers for
-    them, so they are not replayed, branched from, judged by `what_if`, or trained on as if the student had sampled them.
-
-    Args:
-        files: one file, or several.
-        format: of the files: `chat`, `inspect` or `verifiers` (see docs/export.md).
-        out: folder that does not exist yet.
-        tokenizer: model whose tokenizer and chat template are taken: the student's, or the scorer's.
-        call_format: how tool calls and their results stand in the text.
-        success_at: the reward from which on a conversation is a success, where its log does not say.
-        skip_bad: leave bad records out, by name, instead of refusing them all.
-        say: takes a line on what was imported, and one for each record left out; the terminal by default.
-
-    Raises:
-        UserError: for an unknown format or model, an unreadable file, a bad record (by file and line), or an `out` that holds
-            something; nothing is written then.
-    """
-    paths = [Path(files)] if isinstance(files, str | Path) else [Path(each) for each in files]
-    tell = say or print
-    found = import_files(
-        paths, format, _named(out), tokenizer, calls=call_format, success_at=success_at, skip_bad=skip_bad
-    )  # fmt: skip
-    for each in found.skipped:
-        tell(f"left out: {each}")
-    tell(str(found))
-    return found
-
-
-def export(
-    run: str | Path, format: str, *, out: str | Path, batch: str | None = None, success_only: bool = False,
-    table: str | None = None, shape: str | None = None, say: Say = None,
-) -> int:  # fmt: skip
-    """Write stored trajectories for other programs to read; the number of rows.
-
-        ad.export("runs/quickstart", "sft", out="sft.jsonl", success_only=True, shape="prompt-completion")
-
-    Args:
-        run: folder of a run, a rollout, an evaluation or an import.
-        format: `parquet`, `jsonl`, `chat`, `sft` or `wandb` (see docs/export.md).
-        out: file or folder that does not exist yet.
-        batch: one stored batch, such as `iter-000001`; all by default.
-        success_only: leave out what was no success.
-        table: for `parquet` and `wandb`: a row for each of the `trajectories`, `turns` or `tokens`.
-        shape: for `sft`: `messages` or `prompt-completion`.
-        say: takes a line on what was written; the terminal by default.
-
-    Raises:
-        UserError: for an unknown run, batch, format or option, a package that is missing, or an `out` that is there already.
-    """
-    folder, path = Path(run), _named(out)
-    options = {"table": table, "shape": shape}
-    n = export_store(
-        load_run(folder), folder.resolve().name, format, path, [batch] if batch is not None else [],
-        success_only=success_only, options=options,
-    )  # fmt: skip
-    (say or print)(f"{n} rows written to {path}")
-    return n
-
-
-def load_run(folder: str | Path) -> Store:
-    """The trajectories of a run, a rollout or an evaluation.
-
-    Raises:
-        UserError: when there is no such folder, or nothing of the kind in it.
-    """
-    return open_run(folder)
 
 
 def doctor(
@@ -608,7 +496,7 @@ def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:
     Raises:
         UserError: when there is no adapter, something stands in `out` already, or merging changes what the model says.
     """
-    found = merge_adapter(str(source), _named(out))
+    found = merge_adapter(str(source), named_folder(out))
     (say or print)(
         f"merged into {found.folder}: '{found.base}' with the adapter of '{source}'; log-probs of {found.tokens} tokens differ "
         f"by {found.change:.1e} nats at most"
@@ -616,22 +504,22 @@ def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:
     return found.folder
 
 
+def load_run(folder: str | Path) -> Store:
+    """The trajectories of a run, a rollout or an evaluation.
+
+    Raises:
+        UserError: when there is no such folder, or nothing of the kind in it.
+    """
+    return open_run(folder)
+
+
 def _folder(config: Experiment, out: str | Path | None) -> Path:
-    return Path("runs") / config.name if out is None else _named(out)
-
-
-def _named(out: str | Path) -> Path:
-    """A folder that the user named."""
-    if not str(out).strip():
-        raise UserError("out is empty; name the folder where the results go")
-    if "\0" in str(out):
-        raise UserError(f"out is {str(out)!r}; a folder's name cannot hold a NUL character")
-    return Path(out)
+    return Path("runs") / config.name if out is None else named_folder(out)
 
 
 def _new_result(out: str | Path, *files: str) -> Path:
     """The folder for a result, where none of its files is there yet."""
-    folder = _named(out)
+    folder = named_folder(out)
     for name in files:
         if (folder / name).exists():
             raise UserError(f"'{folder}' already holds a result ({name}); choose another --out, or remove it first")
@@ -646,7 +534,8 @@ def _arguments(
     fields: dict[str, Any] = {
         "seed": seed, "env.id": env, "env.options": dict(options or {}), "env.module": module, "env.max_turns": max_turns,
         "env.view": view, "env.workers": workers, "env.max_context": max_context, "student.model": model,
-        "teacher.model": "initial", "method": "opd", "sampling.temperature": temperature, "sampling.max_tokens": max_tokens,
+        "teacher.model": "initial", "teacher.privileged": True, "method": "opd",
+        "sampling.temperature": temperature, "sampling.max_tokens": max_tokens,
         "eval.split": split, "eval.tasks": tasks, "eval.samples": samples, "eval.temperature": temperature,
     }  # fmt: skip
     names = {name: name.rpartition(".")[2] for name in fields} | {"env.id": "env", "student.model": "model"}

@@ -42,7 +42,7 @@ def test_every_field_of_an_experiment_stands_in_the_table_once() -> None:
         return [n for key, item in value.items() for n in names(item, f"{at}.{key}".lstrip("."))]
 
     others = {"teacher": {"model": "initial"}, "reference": {"model": "m"}, "mixed": {"most": 1}, "rollouts": {"store": "s"}}
-    raw = {"env": "lab/X-v0", "student": {"model": "m", "sft": {}}, **others}
+    raw = {"env": "lab/X-v0", "student": {"model": "m", "sft": {}, "lora": {}}, **others}
     assert sorted(row.name for row in rows()) == sorted(names(parse_experiment(raw).model_dump()))
     lines = table().splitlines()
     for row in rows():

@@ -107,10 +107,7 @@ class Adapted(CausalLM):
         """Write the adapter, the tokenizer and whose adapter it is into a folder; see `CausalLM.save`."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        base: str = self.base
-        if (path := Path(base)).is_dir() and path.resolve().is_relative_to(folder.resolve().parent):
-            base = os.path.relpath(path.resolve(), folder.resolve())
-        about = {"base": base, "weights": weights(self.without(self.name))}
+        about = {"base": _from(folder, self.base), "weights": weights(self.without(self.name))}
         replace(folder / BASE, json.dumps(about, indent=1).encode())
 
     def _named(self) -> Iterator[tuple[str, torch.Tensor, str | None]]:
@@ -122,6 +119,15 @@ class Adapted(CausalLM):
                     break
             else:
                 yield name.replace(".base_layer.", "."), parameter, None
+
+
+def _from(folder: Path, base: str) -> str:
+    """A model's reference for a file in `folder`: relative where both are of one run, which may be moved as a whole."""
+    path = Path(base).expanduser()
+    if not path.is_dir():
+        return base
+    whole, here = path.resolve(), folder.resolve()
+    return os.path.relpath(whole, here) if whole.is_relative_to(here.parent) else str(whole)
 
 
 def _tuned(model: torch.nn.Module) -> list[tuple[str, Any]]:

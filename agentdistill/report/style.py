@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,8 @@ def _drawn(draw: Draw, theme: Theme, size: tuple[float, float], kinds: Sequence[
         "lines.linewidth": 1.8, "lines.solid_capstyle": "round", "legend.frameon": False, "legend.fontsize": 8.5,
         "legend.labelcolor": theme.ink, "figure.facecolor": theme.surface, "savefig.facecolor": theme.surface,
     }  # fmt: skip
-    with mpl.rc_context(settings):
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks is drawn as boxes
         figure = Figure(figsize=size, dpi=160, layout="constrained")
         draw(figure, theme)
         out = []
@@ -105,6 +107,7 @@ def _drawn(draw: Draw, theme: Theme, size: tuple[float, float], kinds: Sequence[
             sink = io.BytesIO()
             figure.savefig(sink, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None, "Creator": None})
             out.append(sink.getvalue())
+            figure.set_layout_engine("none")  # the second kind keeps the places that were found for the first
     return out
 
 

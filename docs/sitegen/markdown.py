@@ -42,6 +42,12 @@ def parse(text: str) -> Doc:
     return Doc("\n\n".join(told), arguments, raises)
 
 
+def plain(text: str) -> str:
+    """Text of the code as Markdown: `<name>` outside of code stays to be read, and is no tag."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; bars and line breaks in cells do not end them."""
     cells = [[" ".join(str(cell).split()).replace("|", "\\|") for cell in row] for row in rows]

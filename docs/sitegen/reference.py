@@ -9,7 +9,7 @@ import typing
 from typing import Any
 
 from agentdistill import cli, cli_data, fields
-from sitegen.markdown import table
+from sitegen.markdown import plain, table
 
 # The API: a page a group, the modules whose public names stand on it.
 API = {
@@ -81,7 +81,7 @@ def _cli() -> str:
             else:
                 rows.append([f"`--{word}`", default or "required", docs.get(each.name, "")])
         usage = " ".join(["agentdistill", name, *positional])
-        about = inspect.cleandoc(cls.__doc__ or "")
+        about = plain(inspect.cleandoc(cls.__doc__ or ""))
         parts.append(f"## {name}\n\n`{usage}`\n\n{about}\n\n{table(['argument', 'default', ''], rows)}")
     return "\n\n".join(parts)
 
@@ -112,7 +112,7 @@ def _said(cls: type) -> dict[str, str]:
         body: Any = ast.parse(inspect.cleandoc("\n" + inspect.getsource(each))).body[0]
         for field, after in zip(body.body, body.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                out[str(getattr(field.target, "id", ""))] = str(after.value.value)
+                out[str(getattr(field.target, "id", ""))] = plain(str(after.value.value))
     return out
 
 

@@ -162,3 +162,8 @@ def test_no_page_names_a_registry():
     hosts = ("pypi.org", "pythonhosted", "npmjs", "registry-1.", "files.pythonhosted")
     named = [(page, host) for page, text in PAGES.items() for host in hosts if host in text]
     assert not named
+
+
+def test_a_placeholder_in_the_codes_words_is_read_and_is_no_tag():
+    assert "Run folder (default: runs/&lt;name>)." in GENERATED["reference/cli.md"]
+    assert not re.findall(r"^[^`]*<[a-z]+>", GENERATED["reference/cli.md"], re.MULTILINE)

@@ -15,7 +15,7 @@ from agentdistill.cli import main
 from agentdistill.config import override
 from agentdistill.errors import UserError
 from agentdistill.store import Store
-from tests.training.scored_run import RUN, iterations
+from tests.training.scored_run import RUN, iterations, measured
 
 
 def quiet(_: str) -> None:
@@ -99,14 +99,14 @@ def test_no_branch_leaves_them(talks: Path, chat: Any, make_rollout: Any):
 def test_a_student_imitates_them(talks: Path, guess_run: Path, tmp_path: Path):
     raw = offline(talks, guess_run, method="dasd", **{"train.iterations": 8})
     del raw["teacher"]
-    api.train(raw, out=tmp_path / "run", say=quiet)
+    measured(raw, tmp_path / "run")
     losses = [record["loss"] for record in iterations(tmp_path / "run")]
     assert losses[-1] < 0.7 * losses[0]
 
 
 def test_a_teachers_distributions_are_learnt_on_their_text(talks: Path, guess_run: Path, tmp_path: Path):
     raw = offline(talks, guess_run, method="fkl", teacher={"model": str(guess_run / "teacher")})
-    api.train(raw, out=tmp_path / "run", say=quiet)
+    measured(raw, tmp_path / "run")
     first, last = iterations(tmp_path / "run")
     assert last["kl"] < first["kl"]
     assert first["drift"] is None  # nobody knows what its sampler thought

@@ -16,7 +16,7 @@ from agentdistill.loggers.hub import Hub
 from agentdistill.loggers.registry import BACKENDS, chosen
 from agentdistill.training.claim import _first_difference
 from agentdistill.training.journal import Journal
-from tests.training.scored_run import RUN
+from tests.training.scored_run import RUN, measured
 
 
 class Memory:
@@ -113,8 +113,7 @@ def test_a_run_whose_back_end_cannot_even_begin_goes_on_to_its_end(tmp_path: Pat
 
     monkeypatch.setitem(BACKENDS, "down", BackendSpec("down", refuse))
     monkeypatch.setitem(BACKENDS, "breaks", BackendSpec("breaks", lambda run: Memory(fails_at=5)))
-    said: list[str] = []
-    api.train({**RUN, "log": ["down", "breaks", "jsonl"]}, out=tmp_path / "run", say=said.append)
+    said = measured({**RUN, "log": ["down", "breaks", "jsonl"]}, tmp_path / "run")
     assert [line for line in said if "failed and is off" in line] == [
         "note: logging to 'down' failed and is off from here on (TimeoutError); metrics.jsonl has every number",
         "note: logging to 'breaks' failed and is off from here on (the server is gone); metrics.jsonl has every number",

@@ -126,6 +126,14 @@ def test_a_saved_adapter_names_its_base_and_says_the_same_bit_for_bit_when_loade
     assert load_tokenizer(f"{moved}/final").get_vocab() == load_tokenizer(f"{moved}/student").get_vocab()
 
 
+def test_a_base_outside_of_the_run_is_named_from_anywhere(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(saved)
+    base = load_model("student")
+    save_model(tmp_path / "other" / "final", attach(base, r=2, alpha=2, targets="q_proj", seed=0, base="student"))
+    monkeypatch.chdir("/")
+    assert base_of(str(tmp_path / "other" / "final")) == str(saved / "student")
+
+
 def test_plain_peft_reads_a_saved_adapter(saved: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,20 @@ def play(folder: Path) -> Path:
     """The run, in `folder`."""
     api.train(RUN, out=folder, say=lambda _: None)
     return folder
+
+
+def measured(raw: dict[str, Any], folder: Path) -> list[str]:
+    """An experiment's run up to its last evaluation, since a report takes its time; what it said."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if text.startswith("after: success"):
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        api.train(raw, out=folder, say=say)
+    return said
 
 
 def iterations(folder: Path) -> list[dict[str, Any]]:
