@@ -197,8 +197,8 @@ def test_a_signal_that_is_multiplied_by_zero(sound: Raw) -> None:
 
 
 def test_a_teacher_that_says_what_the_student_says(sound: Raw) -> None:
-    assert "has no effect" in failed(sound, "signal", **{"teacher.model": sound["student"]["model"]})
-    assert "nothing that the student does not" in failed(sound, "experiment", teacher={"model": "initial"})
+    assert "say nothing that the student does not" in failed(sound, "experiment", teacher={"model": "initial"})
+    assert "has no effect" in failed(sound, "signal", teacher={"model": sound["student"]["model"]})
     assert looked_at(sound, "signal", teacher={"model": "initial", "privileged": True}).healthy
 
 
