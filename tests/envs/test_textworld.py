@@ -1,6 +1,7 @@
 import random
 
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from agentdistill.environment import make, task_seeds
@@ -251,5 +252,5 @@ def test_bad_options_are_refused_in_one_sentence(options, sentence):
 
 
 def test_using_the_environment_before_reset_is_refused():
-    with pytest.raises(UserError, match="reset"):
+    with pytest.raises(ResetNeeded, match="reset"):
         TextWorldEnv().step("look")
