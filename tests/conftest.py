@@ -197,6 +197,15 @@ def make_lm(tokenizer: PreTrainedTokenizerFast) -> Callable[[int], CausalLM]:
     return lambda seed: spread_model(tokenizer, seed)
 
 
+@pytest.fixture
+def model(make_lm: Callable[[int], CausalLM], tmp_path: Path) -> str:
+    """The folder of a small model with random weights."""
+    lm = make_lm(1)
+    lm.model.save_pretrained(tmp_path / "m")
+    lm.tokenizer.save_pretrained(tmp_path / "m")
+    return str(tmp_path / "m")
+
+
 @pytest.fixture(scope="session")
 def make_rollout() -> Callable[..., Rollout]:
     """A rollout over `lab/Guess-v0` whose messages are `script(episode, turn)`."""

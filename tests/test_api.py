@@ -12,18 +12,9 @@ import pytest
 import agentdistill as ad
 from agentdistill import UserError, api, environment
 from agentdistill.intervals import clustered
-from agentdistill.policies.model import CausalLM
 
 ENV = "lab/Guess-v0"
 SMALL: dict[str, Any] = {"max_tokens": 4, "max_turns": 2, "max_context": 128, "say": lambda line: None}
-
-
-@pytest.fixture
-def model(make_lm: Callable[[int], CausalLM], tmp_path: Path) -> str:
-    lm = make_lm(1)
-    lm.model.save_pretrained(tmp_path / "m")
-    lm.tokenizer.save_pretrained(tmp_path / "m")
-    return str(tmp_path / "m")
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 
 import agentdistill as ad
 from agentdistill import UserError, cli, environment
-from agentdistill.policies.model import CausalLM
 from tests.conftest import GuessEnv
 
 SMALL: dict[str, Any] = {"max_tokens": 4, "max_turns": 2, "max_context": 128, "say": lambda line: None}
@@ -35,14 +34,6 @@ def _typed() -> Iterator[None]:
     environment.register("lab/Typed-v0", Typed)
     yield
     environment.unregister("lab/Typed-v0")
-
-
-@pytest.fixture
-def model(make_lm: Callable[[int], CausalLM], tmp_path: Path) -> str:
-    lm = make_lm(1)
-    lm.model.save_pretrained(tmp_path / "m")
-    lm.tokenizer.save_pretrained(tmp_path / "m")
-    return str(tmp_path / "m")
 
 
 def test_a_panel_is_the_first_tasks_of_a_split_and_reads_back_as_it_was_made(tmp_path: Path) -> None:

@@ -31,6 +31,12 @@ from agentdistill.training.teachers import MovingAverage
 from agentdistill.trajectory import Trajectory
 
 
+def checked(about: dict[str, Any]) -> None:
+    """Read an experiment, as a dry run would."""
+    config = parse_experiment(about)
+    check(config, Method.load(config.method), curricula.load(config.schedule))
+
+
 class Even(TextEnv):
     """Say something of even length: about half of what a random student says, so that rewards differ within a group.
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from agentdistill import curricula
 from agentdistill.config import override, parse_experiment
 from agentdistill.errors import UserError
 from agentdistill.signals import PRESETS, Method
 from agentdistill.signals.method import ORIGINS
 from agentdistill.store import Store
-from agentdistill.training.check import check
 from agentdistill.training.stored import StoredEpisodes
+from tests.training.looped import checked
 
 # By hand, from the papers and not from what the code says that it needs.
 REWARD_ONLY = {"grpo", "dr-grpo", "rloo"}
@@ -43,8 +42,7 @@ def complaint(preset: str, **changes: Any) -> str:
         about["mixed"] = {"most": 1}
     said = ""
     try:
-        config = parse_experiment(override(about, changes))
-        check(config, Method.load(config.method), curricula.load(config.schedule))
+        checked(override(about, changes))
     except UserError as error:
         said = str(error)
     assert "\n" not in said

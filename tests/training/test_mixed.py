@@ -13,10 +13,10 @@ import pytest
 import torch
 import yaml
 
-from agentdistill import api, curricula, environment
+from agentdistill import api, environment
 from agentdistill.chat import Chat
 from agentdistill.cli import main
-from agentdistill.config import override, parse_experiment
+from agentdistill.config import override
 from agentdistill.errors import UserError
 from agentdistill.policies.base import Request, Sample, SamplingParams
 from agentdistill.policies.local import TransformersSampler
@@ -27,12 +27,11 @@ from agentdistill.pool import EnvPool
 from agentdistill.rollout import Limits, Rollout, Task
 from agentdistill.signals import Method
 from agentdistill.store import Store
-from agentdistill.training.check import check
 from agentdistill.training.mixed import authors, own_turns
 from agentdistill.training.score import score, trainable
 from agentdistill.training.update import accumulate
 from agentdistill.trajectory import Trajectory
-from tests.training.looped import Even, experiment, loop, near
+from tests.training.looped import Even, checked, experiment, loop, near
 from tests.training.scored_run import RUN, iterations
 
 Maker = Callable[[int], CausalLM]
@@ -267,12 +266,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "importance": ({"method": {"preset": "dasd", "importance": "truncated"}}, "importance 'truncated' weighs tokens by who"),
     "sampler": ({"train.old_logprobs": "sampler"}, "train.old_logprobs is 'sampler', and mixed.learn is 'teacher': the"),
 }  # fmt: skip
-
-
-def checked(about: dict[str, Any]) -> None:
-    """Read an experiment, as a dry run would."""
-    config = parse_experiment(about)
-    check(config, Method.load(config.method), curricula.load(config.schedule))
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -12,9 +12,8 @@ import pytest
 import torch
 import yaml
 
-from agentdistill import api, curricula, environment
+from agentdistill import api, environment
 from agentdistill.cli import main
-from agentdistill.config import parse_experiment
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest, TeacherScores
 from agentdistill.policies.model import CausalLM
@@ -22,12 +21,11 @@ from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.policies.tiny import tiny_model
 from agentdistill.signals import Method
 from agentdistill.store import Store
-from agentdistill.training.check import check
 from agentdistill.training.panel import ASSIGNMENTS, Narrow, Panel, Seat
 from agentdistill.training.score import score, trainable
 from agentdistill.training.update import accumulate
 from agentdistill.trajectory import StopReason, Trajectory
-from tests.training.looped import Even, experiment, loop, near
+from tests.training.looped import Even, checked, experiment, loop, near
 from tests.training.scored_run import RUN, iterations
 
 Maker = Callable[[int], CausalLM]
@@ -269,12 +267,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "mixed": ({"mixed": {"most": 1}}, "mixed hands an episode over to the teacher, and the experiment has the teachers"),
     "no reference": ({"method": "exopd"}, "method 'exopd' needs a reference's scores, and the experiment has no reference"),
 }  # fmt: skip
-
-
-def checked(about: dict[str, Any]) -> None:
-    """Read an experiment, as a dry run would."""
-    config = parse_experiment(about)
-    check(config, Method.load(config.method), curricula.load(config.schedule))
 
 
 @pytest.mark.parametrize("what", REFUSED)
