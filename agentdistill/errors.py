@@ -15,9 +15,11 @@ class StoreError(UserError):
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or a short list of what there is, or an empty string."""
+    """`; did you mean 'x'?` (case aside), or a short list of what there is, or an empty string."""
     names = sorted(str(name) for name in known)
-    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6)
-    if close:
+    folded = {name.casefold(): name for name in names}
+    if close := difflib.get_close_matches(str(word), names, n=1, cutoff=0.6):
         return f"; did you mean '{close[0]}'?"
+    if close := difflib.get_close_matches(str(word).casefold(), folded, n=1, cutoff=0.6):
+        return f"; did you mean '{folded[close[0]]}'?"
     return f"; known: {', '.join(names[:12])}{' …' if len(names) > 12 else ''}" if names else ""

@@ -18,6 +18,12 @@ def test_a_close_name_is_suggested_and_otherwise_all_are_listed() -> None:
     assert nearest("zzz", [f"n{i:02d}" for i in range(20)]).endswith("n11 …")
 
 
+def test_a_name_in_the_wrong_case_is_still_recognised() -> None:
+    assert nearest("SOD", ["gkd", "sod"]) == "; did you mean 'sod'?"
+    assert nearest("alfworld-V0", ["ALFWorld-v0", "WebShop-v0"]) == "; did you mean 'ALFWorld-v0'?"
+    assert nearest("Sod", ["SOD", "sod"]) == "; did you mean 'sod'?"  # the closer of the two
+
+
 @given(NAMES)
 def test_a_known_name_is_nearest_to_itself(names: list[str]) -> None:
     assert nearest(names[0], names) == f"; did you mean '{names[0]}'?"

@@ -19,8 +19,8 @@ Tail = Literal["renormalise", "bucket"]
 TopK = Annotated[int | None, Field(ge=1)]
 
 
-def check_support(*, support: Support, k: int | None, **_: Any) -> None:
-    """Refuse a `k` that would be ignored and a support without its size.
+def check_support(*, support: Support, k: int | None, tail: Tail, **_: Any) -> None:
+    """Refuse a `k` that would be ignored, a support without its size, and one on which both sides are always the same.
 
     Raises:
         ValueError: then.
@@ -29,6 +29,11 @@ def check_support(*, support: Support, k: int | None, **_: Any) -> None:
         raise ValueError(f"k = {k} needs 'support' to say whose top-k, student or teacher; it is 'full'")
     if support != "full" and k is None:
         raise ValueError(f"support '{support}' needs 'k', the number of ids to keep")
+    if k == 1 and tail == "renormalise":
+        raise ValueError(
+            "k = 1 with tail 'renormalise' leaves one id of probability 1 on both sides, so nothing is compared; set tail to "
+            "'bucket', or k to 2 or more"
+        )
 
 
 def likeliest(*, support: Support, k: int | None, tail: Tail, temperature: float, **_: Any) -> int | None:

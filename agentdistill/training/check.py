@@ -16,6 +16,7 @@ from agentdistill.policies.adapter import is_adapter, require_peft
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import check_reference, is_tiny
 from agentdistill.policies.model import CausalLM, require_same_vocabulary
+from agentdistill.recorded import read_records
 from agentdistill.signals import Method
 from agentdistill.signals.method import preset_schedule
 from agentdistill.signals.registry import PROVISIONS
@@ -116,6 +117,9 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
         UserError: naming both sides of what does not fit.
     """
     chosen(config.log.backends)
+    load_view(config.env.view)
+    if config.env.demonstrations:
+        read_records(config.env.demonstrations)
     check_stored(config, method)
     _check_models(config)
     _check_providers(config, method)

@@ -243,15 +243,20 @@ class StoredEpisodes:
                 out.seeds.setdefault(trajectory.env_id, set()).add(trajectory.seed)
                 out.episodes += 1
                 out.tokens += trajectory.n_action_tokens
-                out.warm += trajectory.temperature != 1
                 out.unrewarded += not np.isfinite(trajectory.reward)
                 out.warm += trajectory.temperature != 1 and not trajectory.imported
                 out.imported += trajectory.imported
             out.units += [(batch, rows) for rows in groups.values()]
+        where = ", ".join(self.batches) or "no batch"
+        if not out.units:
+            raise UserError(
+                f"the store {self.store.path} has no episode that can be trained on in {where}; look at the stop reasons with "
+                "agentdistill view, and play them again"
+            )
         if len(out.units) < self._tasks:
             raise UserError(
                 f"train.tasks is {self._tasks}, and the store {self.store.path} has {len(out.units)} groups of episodes that "
-                f"can be trained on in {', '.join(self.batches) or 'no batch'}; set train.tasks to {len(out.units)} or less"
+                f"can be trained on in {where}; set train.tasks to {len(out.units)} or less"
             )
         return out
 

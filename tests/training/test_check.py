@@ -130,6 +130,20 @@ def test_what_one_section_asks_of_another_is_refused_by_both_names(sections: dic
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"view": "windw"}, "unknown view 'windw'; did you mean 'window'?"),
+        ({"view": {"kind": "window", "pair": 2}}, "view 'window' has no parameter 'pair'; did you mean 'pairs'?"),
+        ({"demonstrations": "nowhere.jsonl"}, "the recorded demonstrations 'nowhere.jsonl' cannot be read"),
+    ],
+)
+def test_a_view_and_recorded_demonstrations_are_looked_at_before_anything_runs(env: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as error:
+        checked(full(env={"id": "lab/X-v0", **env}))
+    assert says in str(error.value)
+
+
 @pytest.mark.parametrize("method", ["exopd", "gopd", "adpa"])
 def test_a_reference_makes_such_a_method_whole(method: str) -> None:
     checked(full(method=method, reference={"model": "initial"}))

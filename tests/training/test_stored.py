@@ -225,6 +225,30 @@ def test_a_stopped_run_goes_on_to_the_same_numbers_with_the_files_it_began_with(
         api.train(offline(run, **changes), out=tmp_path / "other", resume=True, say=quiet)
 
 
+def test_episodes_sampled_at_another_temperature_are_counted_once_each(guess_run: Path, tmp_path: Path) -> None:
+    from agentdistill.config import RolloutsSection
+    from agentdistill.training.stored import StoredEpisodes
+
+    rows = Store(guess_run / "store").read("iter-000001")
+    for trajectory in rows[:2]:
+        trajectory.temperature = 0.7
+    Store(tmp_path / "store").write("iter-000001", rows)
+    assert StoredEpisodes(RolloutsSection(store=str(tmp_path)), 1, 0).survey.warm == 2
+
+
+def test_a_store_of_episodes_without_student_tokens_is_refused_by_name(guess_run: Path, tmp_path: Path) -> None:
+    from agentdistill.config import RolloutsSection
+    from agentdistill.training.stored import StoredEpisodes
+
+    rows = Store(guess_run / "store").read("iter-000001")
+    for trajectory in rows:
+        trajectory.turns = []
+        trajectory.scores.clear()
+    Store(tmp_path / "store").write("iter-000001", rows)
+    with pytest.raises(UserError, match=r"has no episode that can be trained on in iter-000001; look at the stop reasons"):
+        StoredEpisodes(RolloutsSection(store=str(tmp_path)), 1, 0).survey  # noqa: B018
+
+
 def test_every_pass_takes_every_group_once_and_whole(guess_run: Path) -> None:
     from agentdistill.config import RolloutsSection
     from agentdistill.training.stored import StoredEpisodes
