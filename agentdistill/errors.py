@@ -16,8 +16,9 @@ class StoreError(UserError):
 
 def nearest(word: object, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or a short list of what there is, or an empty string."""
-    names = sorted(str(name) for name in known)
-    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{close[0]}'?"
+    names = sorted({str(name) for name in known})
+    close = difflib.get_close_matches(str(word), names, n=len(names) or 1, cutoff=0.6)
+    if close:  # of equally close ones, the last letter of the alphabet comes first there
+        best = min(close, key=lambda name: (-difflib.SequenceMatcher(None, name, str(word)).ratio(), name))
+        return f"; did you mean '{best}'?"
     return f"; known: {', '.join(names[:12])}{' …' if len(names) > 12 else ''}" if names else ""
