@@ -241,7 +241,7 @@ class Score:
     run_folder: Annotated[Positional[str], tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of a run, a rollout or an evaluation."""
     scorer: str = ""
-    """NAME=MODEL: the name under which its scores stand, and a model folder, hub id or pip:package. For --what-if, NAME does."""
+    """NAME=MODEL: the name under which its scores stand, and a model folder, hub id or pip:package; NAME for --what-if."""
     batch: str | None = None
     """One stored batch, such as iter-000001 (default: all)."""
     top_k: int = 0

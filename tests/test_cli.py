@@ -151,7 +151,8 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_calls_what_a_verb_takes_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     takes = {"train": "EXPERIMENT", "rollout": "MODEL ENV", "eval": "MODEL [ENV]", "replay": "RUN", "view": "RUN",
-             "panel": "ENV", "compare": "FIRST SECOND", "show": "RESULT", "import": "FILE...", "export": "RUN", "report": "RUN..."}  # fmt: skip
+             "panel": "ENV", "compare": "FIRST SECOND",
+             "show": "RESULT", "import": "FILE...", "export": "RUN", "report": "RUN..."}  # fmt: skip
     for verb, words in takes.items():
         assert words in run([verb, "--help"], capsys)[1].splitlines()[0], verb
 

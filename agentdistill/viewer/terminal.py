@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -81,7 +82,7 @@ def show(source: Source, chosen: Selection, console: Console) -> int:
     if bare:
         source.note(
             f"{', '.join(sorted(bare))}: no scores to compare with, so nothing is shaded; "
-            f"`agentdistill score {source.run.path} --scorer NAME=MODEL` adds them"
+            f"`agentdistill score {shlex.quote(str(source.run.path))} --scorer NAME=MODEL` adds them"
         )
     for note in source.run.notes:
         console.print(Text(f"note: {note}", "dim"))
