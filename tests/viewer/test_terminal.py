@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +117,14 @@ def test_what_nobody_has_scored_says_so_and_how_to_mend_it(stored: Stored, tmp_p
 def test_the_legend_of_shades_stands_only_where_there_are_shades(stored: Stored):
     assert "student − scorer" in printed(stored.folder, Selection([TRAINED]), colour=True)
     assert "student − scorer" not in printed(stored.folder, Selection([TRAINED]))
+
+
+def test_a_reader_that_goes_away_is_no_failure(stored: Stored):
+    command = (
+        f"{shlex.quote(sys.executable)} -m agentdistill.cli view {shlex.quote(str(stored.folder))} --text --limit 99 | true"
+    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_prints(stored: Stored, capsys: pytest.CaptureFixture[str]):
