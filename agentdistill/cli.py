@@ -1,4 +1,4 @@
-"""The command line: one verb, one function of `agentdistill.api`."""
+"""Distil language-model agents on policy, and look at what they did. Each verb is a function of `agentdistill.api`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from agentdistill import stop
+from agentdistill import __version__, stop
 from agentdistill.cli_data import Data, mapping
 from agentdistill.cli_exchange import Export, Import
 from agentdistill.cli_results import Panel, Provenance, Show
@@ -29,7 +29,8 @@ from agentdistill.errors import UserError
 class Train:
     """Run an experiment file to its end. Any of the fields below is overridden as --section.field value."""
 
-    experiment: Positional[Path]
+    experiment: Annotated[Positional[Path], tyro.conf.arg(metavar="EXPERIMENT")]
+    """A YAML file."""
     out: str | None = None
     """Run folder (default: runs/<name>)."""
     resume: bool = False
@@ -53,7 +54,8 @@ class Train:
 class Sft:
     """Only the supervised stage of one role of an experiment. Fields are overridden as for train."""
 
-    experiment: Positional[Path]
+    experiment: Annotated[Positional[Path], tyro.conf.arg(metavar="EXPERIMENT")]
+    """A YAML file."""
     role: str = "teacher"
     """teacher or student."""
     out: str | None = None
@@ -77,9 +79,9 @@ def _mapping(text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Play:
-    model: Positional[str]
+    model: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL")]
     """Model folder, hub id, or pip:package."""
-    env: Positional[str]
+    env: Annotated[Positional[str], tyro.conf.arg(metavar="ENV")]
     """Registered environment id."""
     out: str
     """Folder for the result; one that holds such a result already is refused."""
@@ -126,7 +128,7 @@ class Rollout(_Play):
 class Eval(_Play):
     """Success and mean reward of a model on fixed tasks, with 95 % intervals."""
 
-    env: Positional[str | None] = None  # type: ignore[assignment]
+    env: Annotated[Positional[str | None], tyro.conf.arg(metavar="[ENV]")] = None  # type: ignore[assignment]
     """Registered environment id; not needed with --panel."""
     split: str | None = None  # type: ignore[assignment]
     """Split of the tasks (default: test)."""
@@ -149,7 +151,8 @@ class Eval(_Play):
 class Envs:
     """List the registered text environments, where each comes from and what it lacks here, or show one."""
 
-    env: Positional[str | None] = None
+    env: Annotated[Positional[str | None], tyro.conf.arg(metavar="[ENV]")] = None
+    """Registered environment id (default: list them all)."""
     options: str = "{}"
     """Keyword arguments of the environment, as a YAML mapping."""
     module: str = ""
@@ -171,9 +174,10 @@ class Envs:
 class Report:
     """Figures and one self-contained HTML page of one or several runs."""
 
-    runs: Positional[tuple[str, ...]]
+    runs: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN...")]
+    """Folders of training runs."""
     out: str | None = None
-    """Where the page goes (default: RUN/report/index.html of the first run)."""
+    """HTML file or folder for it (default: RUN/report; of several runs, comparison beside the first one's folder)."""
 
     def run(self) -> None:
         """Do it."""
@@ -191,7 +195,7 @@ class Replay:
     With --policy another model goes on after --turn messages, and its episodes are stored under --out.
     """
 
-    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run")]
+    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of a run, a rollout or an evaluation."""
     batch: str | None = None
     """One stored batch, such as iter-000001 (default: all)."""
@@ -234,10 +238,10 @@ class Replay:
 class Score:
     """Put what another model says of a run's stored tokens beside them. What is there already is not asked again."""
 
-    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run")]
+    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of a run, a rollout or an evaluation."""
     scorer: str = ""
-    """NAME=MODEL: the name under which its scores stand, and a model folder, hub id or pip:package. NAME: those there are."""
+    """NAME=MODEL: the name under which its scores stand, and a model folder, hub id or pip:package; NAME for --what-if."""
     batch: str | None = None
     """One stored batch, such as iter-000001 (default: all)."""
     top_k: int = 0
@@ -283,9 +287,10 @@ class Score:
 class Compare:
     """Two evaluations on the same tasks, in pairs: the difference, its interval, and what the data cannot tell."""
 
-    first: Positional[str]
+    first: Annotated[Positional[str], tyro.conf.arg(metavar="FIRST")]
     """Folder of a run or an evaluation, or FOLDER:BATCH."""
-    second: Positional[str]
+    second: Annotated[Positional[str], tyro.conf.arg(metavar="SECOND")]
+    """The same of what it is compared with."""
     measure: Literal["success", "reward"] = "success"
     out: str | None = None
     """A JSON file for the result."""
@@ -304,7 +309,7 @@ class Doctor:
     Fields are overridden as for train.
     """
 
-    experiment: Positional[str | None] = None
+    experiment: Annotated[Positional[str | None], tyro.conf.arg(metavar="[EXPERIMENT]")] = None
     """An experiment file, or a run's folder (default: only the machine is looked at)."""
     out: str | None = None
     """Run folder (default: runs/<name>)."""
@@ -334,7 +339,7 @@ class Doctor:
 class Merge:
     """Write a LoRA adapter's model as whole fp32 weights, which any program of Transformers loads."""
 
-    adapter: Positional[str]
+    adapter: Annotated[Positional[str], tyro.conf.arg(metavar="ADAPTER")]
     """Folder of an adapter, or of a run that distilled into one."""
     out: str
     """The new model's folder."""
@@ -402,6 +407,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(words: list[str]) -> Any:
     """The verb's object. Words such as `--train.lr 1e-6` of `train`, `sft` and `doctor` are set aside as overrides."""
+    if words == ["--version"]:
+        print(f"agentdistill {__version__}")
+        raise SystemExit(0)
     own: list[str] = []
     overrides: list[str] = []
     takes = bool(words) and words[0] in ("train", "sft", "doctor")

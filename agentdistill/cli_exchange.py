@@ -13,7 +13,7 @@ from tyro.conf import Positional
 class Import:
     """Store conversations from other programs' logs, tokenised once, for score, view, compare and imitation."""
 
-    files: Positional[tuple[str, ...]]
+    files: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="FILE...")]
     """Log files of one format."""
     format: str
     """chat, inspect or verifiers."""
@@ -42,7 +42,7 @@ class Import:
 class Export:
     """Write a run's stored trajectories for other programs to read."""
 
-    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run")]
+    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of a run, a rollout, an evaluation or an import."""
     format: str
     """parquet, jsonl, chat, sft or wandb."""

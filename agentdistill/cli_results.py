@@ -15,7 +15,7 @@ from agentdistill.cli_data import mapping
 class Panel:
     """Make a panel: a stored list of tasks to evaluate on, which `eval --panel` refuses when they are no longer the same."""
 
-    env: Positional[str]
+    env: Annotated[Positional[str], tyro.conf.arg(metavar="ENV")]
     """Registered environment id."""
     out: str
     """Its file, such as panels/cooking.json; one that is there is refused."""
@@ -47,7 +47,7 @@ class Panel:
 class Show:
     """Show a stored result again: an evaluation, a comparison or a panel. Nothing is played."""
 
-    what: Positional[str]
+    what: Annotated[Positional[str], tyro.conf.arg(metavar="RESULT")]
     """Folder of an evaluation, a rollout or a run, FOLDER:BATCH, or the file of a comparison or a panel."""
 
     def run(self) -> None:
@@ -61,7 +61,7 @@ class Show:
 class Provenance:
     """Which steps of a run's student come from its teacher, and which from the student as it was before."""
 
-    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run")]
+    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of a run whose store both have scored; the error says how, where they have not."""
     teacher: str = ""
     """Name of the teacher's scores (default: the run's own teacher's)."""

@@ -13,7 +13,7 @@ from tyro.conf import Positional
 class View:
     """Look at a run's trajectories: one self-contained HTML page, the same page served to this machine, or the terminal."""
 
-    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run")]
+    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of a run, a rollout or an evaluation."""
     batch: tuple[str, ...] = ()
     """Stored batches, such as iter-000001 eval-after (default: all)."""

@@ -11,6 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 
+class Paper(RichConsole):
+    """A terminal or a file to print on. That its reader has gone away is told, and is no failure of the command."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises: BrokenPipeError, for the command line to end on."""
+        raise BrokenPipeError
+
+
 class Console:
     """Prints lines with the time since the start; `sink` takes the plain lines instead, if given."""
 
@@ -58,7 +66,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     shown = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         shown.add_row(*map(Text, row))
-    screen = RichConsole(highlight=False)
+    screen = Paper(highlight=False)
     if screen.is_terminal:
         screen.print(shown)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(Exception):
@@ -15,11 +15,17 @@ class StoreError(UserError):
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` (case aside), or a short list of what there is, or an empty string."""
-    names = sorted(str(name) for name in known)
-    folded = {name.casefold(): name for name in names}
-    if close := difflib.get_close_matches(str(word), names, n=1, cutoff=0.6):
-        return f"; did you mean '{close[0]}'?"
-    if close := difflib.get_close_matches(str(word).casefold(), folded, n=1, cutoff=0.6):
-        return f"; did you mean '{folded[close[0]]}'?"
+    """`; did you mean 'x'?`, or a short list of what there is, or an empty string. Case is no obstacle."""
+    names = sorted({str(name) for name in known})
+    if best := _closest(str(word), {name: name for name in names}) or _closest(
+        str(word).casefold(), {name.casefold(): name for name in reversed(names)}
+    ):
+        return f"; did you mean '{best}'?"
     return f"; known: {', '.join(names[:12])}{' …' if len(names) > 12 else ''}" if names else ""
+
+
+def _closest(word: str, spelled: Mapping[str, str]) -> str:
+    """The name of the spelling that is most like a word, the first by alphabet among equals; empty where none is like it."""
+    close = difflib.get_close_matches(word, spelled, n=len(spelled) or 1, cutoff=0.6)
+    best = min(close, key=lambda each: (-difflib.SequenceMatcher(None, each, word).ratio(), each), default=None)
+    return "" if best is None else spelled[best]

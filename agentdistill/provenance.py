@@ -6,6 +6,7 @@ and of the student before are stored scores, which training leaves for its teach
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,9 +230,8 @@ def commands(folder: Path, missing: Sequence[str], teacher: str, student: str) -
         section = experiment.get(role)
         model = str(section.get("model", "")) if isinstance(section, dict) else ""
         own = folder / role
-        out.append(
-            f"agentdistill score {folder} --scorer {name}={own if own.is_dir() else model or f'MODEL-OF-THE-{role.upper()}'}"
-        )
+        scorer = f"{name}={own if own.is_dir() else model or f'MODEL-OF-THE-{role.upper()}'}"
+        out.append(f"agentdistill score {shlex.quote(str(folder))} --scorer {shlex.quote(scorer)}")
     return out
 
 

@@ -160,7 +160,9 @@ def make(env_id: str, /, **options: Any) -> gym.Env[str, str]:
     name = _import_named(env_id)
     if name not in gym.registry:
         broken = "".join(f"; {each}" for each in _broken)
-        raise UserError(f"no environment is registered as '{env_id}'{nearest(name, _registered)}{broken}")
+        near = nearest(name, _registered)
+        hint = "" if "did you mean" in near else "; one of yours is there once its file is imported: --module, or env.module"
+        raise UserError(f"no environment is registered as '{env_id}'{near}{hint}{broken}")
     spec = gym.registry[name]
     _check_options(env_id, _creator(env_id, spec), spec.kwargs, options)
     try:

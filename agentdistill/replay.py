@@ -46,10 +46,12 @@ class Difference:
     replayed: str
 
     def __str__(self) -> str:
+        from agentdistill.report.text import visible  # here, so that playing does not load what draws figures
+
         where = "at reset" if self.turn == RESET else f"at turn {self.turn + 1}"
-        head = f"{self.trajectory} (task {self.task_id}, seed {self.seed}) differs {where}, in its {self.what}:"
-        old, new = _lines(self.stored), _lines(self.replayed)
-        if old == new:  # the same words: what differs is how their lines end
+        head = f"{self.trajectory} (task {visible(self.task_id)}, seed {self.seed}) differs {where}, in its {self.what}:"
+        old, new = _lines(visible(self.stored)), _lines(visible(self.replayed))  # a terminal obeys some characters
+        if old == new:  # the same words: what differs is how their lines end, or a mark that stood there before
             old, new = ([repr(line) for line in text.splitlines(keepends=True)] for text in (self.stored, self.replayed))
         return "\n".join([head, *difflib.unified_diff(old, new, "stored", "replayed", lineterm="")])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agentdistill import environment
+from agentdistill import __version__, environment
 from agentdistill.cli import main
 from agentdistill.fields import rows
 
@@ -149,6 +149,18 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(verb in out for verb in ("train", "sft", "rollout", "eval", "envs", "report"))
 
 
+def test_help_calls_what_a_verb_takes_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    takes = {"train": "EXPERIMENT", "rollout": "MODEL ENV", "eval": "MODEL [ENV]", "replay": "RUN", "view": "RUN",
+             "panel": "ENV", "compare": "FIRST SECOND",
+             "show": "RESULT", "import": "FILE...", "export": "RUN", "report": "RUN..."}  # fmt: skip
+    for verb, words in takes.items():
+        assert words in run([verb, "--help"], capsys)[1].splitlines()[0], verb
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"], capsys) == (0, f"agentdistill {__version__}\n", "")
+
+
 def test_envs_lists_what_is_registered_and_shows_one(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(["envs"], capsys)
     assert code == 0
@@ -209,7 +221,7 @@ class Finder:
             os.kill(os.getpid(), 2)
 sys.meta_path.insert(0, Finder())
 sys.argv = ["agentdistill", *{words!r}]
-from agentdistill import environment
+from agentdistill import __version__, environment
 from agentdistill.cli import main
 from agentdistill.fields import rows
 sys.exit(main())

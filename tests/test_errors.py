@@ -14,6 +14,8 @@ def test_a_close_name_is_suggested_and_otherwise_all_are_listed() -> None:
     assert nearest("trian", ["train", "eval"]) == "; did you mean 'train'?"
     assert nearest("zzz", ["train", "eval"]) == "; known: eval, train"
     assert nearest("zzz", []) == ""
+    assert nearest("zzz", ["a", "a"]) == "; known: a"
+    assert nearest("iter-00001", [f"iter-{i:06d}" for i in range(1, 21)]) == "; did you mean 'iter-000001'?"
     assert nearest(5, ["5a"]) == "; did you mean '5a'?"  # what somebody wrote for a name may be anything
     assert nearest("zzz", [f"n{i:02d}" for i in range(20)]).endswith("n11 …")
 

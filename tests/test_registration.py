@@ -113,6 +113,11 @@ def test_an_unknown_id_says_nothing_of_plugins_where_all_were_loaded(install: In
         environment.make("plug/Gam-v0")
 
 
+def test_an_id_that_resembles_none_is_met_with_how_to_name_a_file_of_ones_own() -> None:
+    with pytest.raises(UserError, match=r"as 'zzz/Yyyyyy-v9'; known: .*; one of yours is there .*--module, or env.module"):
+        environment.make("zzz/Yyyyyy-v9")
+
+
 def test_built_in_environments_say_that_they_are_and_what_data_they_lack(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -226,6 +226,14 @@ def test_no_difference_is_shown_as_none(stored: str, replayed: str):
     assert max(map(len, said)) < 130
 
 
+@pytest.mark.parametrize(("stored", "replayed"), [("\x1b[31mred", "\x1b[32mred"), ("\x00", "␀"), ("a\u202eb", "ab")])
+def test_what_an_environment_wrote_cannot_speak_to_the_terminal(stored: str, replayed: str):
+    said = str(Difference("a/0", "\x1b]0;title\x07", 0, 1, "observation", stored, replayed))
+    assert said.replace("\n", "").replace("␀", "0").isprintable()
+    old, new = ([line[1:] for line in said.splitlines()[3:] if line[0] == sign] for sign in "-+")
+    assert old != new
+
+
 def test_tool_calls_are_shown_a_line_each():
     stored = record()
     stored.turns[1].tool_calls = [ToolCall("add", {"a": 1}, "2", True), ToolCall("sub", {}, "no such tool", False)]

@@ -85,7 +85,10 @@ def load_run(path: Path) -> Run:
     timings, damaged_timings = _read_lines(path / "timings.jsonl")
     run.damaged = damaged + damaged_timings + len(records) - len(known)
     if not known:
-        raise UserError(f"'{path}' holds no metrics to report on (metrics.jsonl is missing or has no whole line)")
+        raise UserError(
+            f"'{path}' holds no metrics to report on (metrics.jsonl is missing or has no whole line); "
+            "reports are of training runs, and `agentdistill view` shows stored trajectories of any kind"
+        )
     for record in known:
         run.metrics.setdefault(record["kind"], []).append(record)
     run.metrics["iteration"] = _last_by_iteration(run.metrics.get("iteration", []))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from agentdistill import durable
+from agentdistill.console import Paper
 from agentdistill.errors import UserError
 from agentdistill.report.text import visible
 from agentdistill.viewer.page import build
@@ -60,7 +59,7 @@ def view(
     if text:
         ids = [trajectory] if isinstance(trajectory, str) else list(trajectory)
         chosen = Selection(ids, success, scorer, (len(ids) or 3) if limit is None else limit)
-        show(open_source(folder, batches), chosen, Console(soft_wrap=True, highlight=False, emoji=False, markup=False))
+        show(open_source(folder, batches), chosen, Paper(soft_wrap=True, highlight=False, emoji=False, markup=False))
         return None
     page, source = write(folder, None if out is None else Path(out), batches)
     for note in source.run.notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ class _Seen:
     total: int = 0
     fitting: int = 0
     ids: list[str] = field(default_factory=list)
-    scorers: list[str] = field(default_factory=list)
+    scorers: set[str] = field(default_factory=set)
 
 
 def show(source: Source, chosen: Selection, console: Console) -> int:
@@ -64,11 +65,13 @@ def show(source: Source, chosen: Selection, console: Console) -> int:
     Raises:
         UserError: when an id or the scorer is not there, or nothing is stored that fits.
     """
-    seen, say, shown = _Seen(), Pieces(source.decoder()), 0
+    seen, say, shown, bare = _Seen(), Pieces(source.decoder()), 0, set[str]()
     for batch, item, derived in _picked(source, chosen, seen):
-        if not shown:
+        if not shown and console.color_system and not console.no_color:
             console.print(_legend())
         shown += 1
+        if item.n_action_tokens and not _compared(item, source, chosen.scorer):
+            bare.add(batch)
         for line in told(item, derived, batch, source, say, chosen.scorer):
             console.print(line)
     for name in chosen.ids:
@@ -76,6 +79,11 @@ def show(source: Source, chosen: Selection, console: Console) -> int:
             raise UserError(f"'{source.run.path}' has no trajectory '{name}'{nearest(name, seen.ids)}")
     if chosen.scorer and chosen.scorer not in seen.scorers:
         raise UserError(f"'{source.run.path}' has no scores of '{chosen.scorer}'{nearest(chosen.scorer, seen.scorers)}")
+    if bare:
+        source.note(
+            f"{', '.join(sorted(bare))}: no scores to compare with, so nothing is shaded; "
+            f"`agentdistill score {shlex.quote(str(source.run.path))} --scorer NAME=MODEL` adds them"
+        )
     for note in source.run.notes:
         console.print(Text(f"note: {note}", "dim"))
     if not shown:
@@ -92,7 +100,7 @@ def _picked(source: Source, chosen: Selection, seen: _Seen) -> Iterator[tuple[st
     for batch, items in source.read():
         seen.total += len(items)
         seen.ids += [item.id for item in items]
-        seen.scorers += [name for item in items for name in item.scores if name not in seen.scorers]
+        seen.scorers |= {name for item in items for name in item.scores}
         places = [place for place, item in enumerate(items) if chosen.takes(item)]
         room = max(0, chosen.limit - seen.fitting)
         seen.fitting += len(places)
@@ -105,8 +113,7 @@ def _picked(source: Source, chosen: Selection, seen: _Seen) -> Iterator[tuple[st
 
 def told(item: Trajectory, derived: Derived, batch: str, source: Source, say: Pieces, scorer: str = "") -> Iterator[Text]:
     """The lines of one trajectory: what it was, KL by turn, the conversation, and why it ended."""
-    teacher = source.teacher if source.teacher in item.scores else teacher_of(item)
-    name = scorer or teacher or ""
+    name = _compared(item, source, scorer)
     parted = gaps(item, item.scores.get(name)) or [[] for _ in item.turns]
     weights, weights_name = _weights(derived, source, name)
     means = [mean(values) for values in parted]
@@ -127,6 +134,14 @@ def told(item: Trajectory, derived: Derived, batch: str, source: Source, say: Pi
                         f" after {_count(len(item.turns), 'turn')}: {STOPS[item.stop_reason]}.")  # fmt: skip
     if item.error:
         yield Text(shorten(visible(item.error)), "red")
+
+
+def _compared(item: Trajectory, source: Source, scorer: str) -> str:
+    """The scorer that a trajectory is held against: the chosen one, the run's teacher, or whoever scored it; else nobody."""
+    if scorer:
+        return scorer if scorer in item.scores else ""
+    teacher = source.teacher if source.teacher in item.scores else teacher_of(item)
+    return teacher or ""
 
 
 def _heading(item: Trajectory, batch: str, source: Source, scorer: str, kl: float) -> Iterator[Text]:

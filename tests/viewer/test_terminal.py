@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +97,34 @@ def test_what_is_not_there_is_refused_by_name(stored: Stored):
         printed(stored.folder, Selection(scorer="othr"))
     with pytest.raises(UserError, match="none of the 3 trajectories"):
         printed(stored.folder, Selection(success=True), batches=("hostile",))
+
+
+def test_a_name_that_nobody_scored_under_gets_each_known_one_once(stored: Stored):
+    with pytest.raises(UserError) as refused:
+        printed(stored.folder, Selection(scorer="zzzzzz"))
+    assert str(refused.value).count("student") == 1
+
+
+def test_what_nobody_has_scored_says_so_and_how_to_mend_it(stored: Stored, tmp_path: Path):
+    folder = tmp_path / "unscored"
+    shutil.copytree(stored.folder, folder, ignore=shutil.ignore_patterns("scores", "page.html"))
+    said = printed(folder, Selection(limit=1), batches=("eval-after",))
+    assert "eval-after: no scores to compare with" in said
+    assert "--scorer NAME=MODEL" in said
+    assert "no scores to compare with" not in printed(folder, Selection([TRAINED]))
+
+
+def test_the_legend_of_shades_stands_only_where_there_are_shades(stored: Stored):
+    assert "student − scorer" in printed(stored.folder, Selection([TRAINED]), colour=True)
+    assert "student − scorer" not in printed(stored.folder, Selection([TRAINED]))
+
+
+def test_a_reader_that_goes_away_is_no_failure(stored: Stored):
+    command = (
+        f"{shlex.quote(sys.executable)} -m agentdistill.cli view {shlex.quote(str(stored.folder))} --text --limit 99 | true"
+    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_prints(stored: Stored, capsys: pytest.CaptureFixture[str]):
