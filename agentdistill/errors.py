@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 
 
 class UserError(Exception):
@@ -25,7 +26,16 @@ def nearest(word: object, known: Iterable[str]) -> str:
 
 
 def _closest(word: str, spelled: Mapping[str, str]) -> str:
-    """The name of the spelling that is most like a word, the first by alphabet among equals; empty where none is like it."""
+    """The spelling most like a word, of equals the one that begins and ends like it; empty where none is like it."""
+
+    def unlikeness(each: str) -> tuple[float, int, str]:
+        return -difflib.SequenceMatcher(None, each, word).ratio(), -_begun(each, word) - _begun(each[::-1], word[::-1]), each
+
     close = difflib.get_close_matches(word, spelled, n=len(spelled) or 1, cutoff=0.6)
-    best = min(close, key=lambda each: (-difflib.SequenceMatcher(None, each, word).ratio(), each), default=None)
+    best = min(close, key=unlikeness, default=None)
     return "" if best is None else spelled[best]
+
+
+def _begun(first: str, second: str) -> int:
+    """How many letters both begin with."""
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))

@@ -220,7 +220,7 @@ def test_the_first_episode_that_fails_is_the_one_told_of_and_none_is_begun_after
         def episode(seed: int, begun: list[int] = begun) -> Play[None]:
             begun.append(seed)
             yield "reset", (seed,)
-            for turn in range(6 - seed):
+            for turn in range(5 - seed):  # its episodes have five turns
                 yield "step", (f"{turn}",)
             if seed in (2, 5):
                 raise UserError(f"episode {seed} is wrong")

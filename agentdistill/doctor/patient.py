@@ -84,12 +84,12 @@ class Patient:
 
     @property
     def sections(self) -> dict[str, ModelSection | ReferenceSection]:
-        """Whose models a run loads, but for the student's own weights: the student's, teachers' and the reference's."""
+        """Whose models a run loads: the student's, and teachers' and the reference's that are not its own weights."""
         config = self.experiment
         found: dict[str, ModelSection | ReferenceSection] = {"student": config.student, **config.teacher_roles}
         if config.reference is not None:
             found["reference"] = config.reference
-        return {role: section for role, section in found.items() if section.model not in OWN_WEIGHTS}
+        return {role: section for role, section in found.items() if role == "student" or section.model not in OWN_WEIGHTS}
 
     @functools.cached_property
     def roles(self) -> list[str]:

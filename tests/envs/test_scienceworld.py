@@ -31,8 +31,10 @@ def env() -> Iterator[ScienceWorldEnv]:
 def follow(env: ScienceWorldEnv, seed: int) -> tuple[list[Any], list[float]]:
     """Play the gold path: everything that was shown, and the rewards."""
     shown: list[Any] = [env.reset(seed=seed)]
-    while (action := env.expert_action()) is not None:
+    over = False
+    while not over and (action := env.expert_action()) is not None:
         shown.append(env.step(f"<think>I know.</think>{action}"))
+        over = shown[-1][2] or shown[-1][3]
     return shown, [each[1] for each in shown[1:]]
 
 
