@@ -28,11 +28,11 @@ def nearest(word: object, known: Iterable[str]) -> str:
 def _closest(word: str, spelled: Mapping[str, str]) -> str:
     """The spelling most like a word, of equals the one that begins and ends like it; empty where none is like it."""
 
-    def unlikeness(each: str) -> tuple[float, int, str]:
-        return -difflib.SequenceMatcher(None, each, word).ratio(), -_begun(each, word) - _begun(each[::-1], word[::-1]), each
+    def likeness(each: str) -> tuple[float, int, str]:
+        return difflib.SequenceMatcher(None, each, word).ratio(), _begun(each, word) + _begun(each[::-1], word[::-1]), each
 
     close = difflib.get_close_matches(word, spelled, n=len(spelled) or 1, cutoff=0.6)
-    best = min(close, key=unlikeness, default=None)
+    best = max(close, key=likeness, default=None)
     return "" if best is None else spelled[best]
 
 
