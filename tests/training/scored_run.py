@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agentdistill import api
 
 SFT = {"demonstrations": 16, "steps": 12, "batch": 4}
@@ -46,3 +48,19 @@ def iterations(folder: Path) -> list[dict[str, Any]]:
     """The `iteration` records of a run."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [record for record in records if record["kind"] == "iteration"]
+
+
+class Stopped(Exception):
+    """What ends a session in the middle."""
+
+
+def stopped_and_resumed(experiment: dict[str, Any], out: Path, at: str) -> Path:
+    """Train until a line of progress begins so, then resume to the end; the run's folder."""
+
+    def stop(line: str) -> None:
+        if line.startswith(at):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        api.train(experiment, out=out, say=stop)
+    return api.train(experiment, out=out, resume=True, say=lambda _: None).folder

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from agentdistill import api, environment
+from agentdistill import environment
 from agentdistill.chat import Chat
 from agentdistill.cli import main
 from agentdistill.config import override
@@ -32,7 +32,7 @@ from agentdistill.training.score import score, trainable
 from agentdistill.training.update import accumulate
 from agentdistill.trajectory import Trajectory
 from tests.training.looped import Even, checked, experiment, loop, near
-from tests.training.scored_run import RUN, iterations
+from tests.training.scored_run import RUN, iterations, stopped_and_resumed
 
 Maker = Callable[[int], CausalLM]
 PARAMS = SamplingParams(max_tokens=8)
@@ -221,18 +221,8 @@ def test_a_run_stores_whose_turns_are_whose_and_trains_on_the_teachers(whole: Pa
     assert all(record["grad_norm"] > 0 for record in records)
 
 
-class Stopped(Exception):
-    """What ends a session in the middle."""
-
-
 def test_a_stopped_run_goes_on_to_the_same_numbers(guess_run: Path, whole: Path, tmp_path: Path) -> None:
-    def stop(line: str) -> None:
-        if line.startswith("iteration 2/3"):
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        api.train(mixed(guess_run), out=tmp_path / "cut", say=stop)
-    folder = api.train(mixed(guess_run), out=tmp_path / "cut", resume=True, say=lambda _: None).folder
+    folder = stopped_and_resumed(mixed(guess_run), tmp_path / "cut", "iteration 2/3")
     assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert (folder / "final" / "model.safetensors").read_bytes() == (whole / "final" / "model.safetensors").read_bytes()
 

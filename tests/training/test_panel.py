@@ -26,7 +26,7 @@ from agentdistill.training.score import score, trainable
 from agentdistill.training.update import accumulate
 from agentdistill.trajectory import StopReason, Trajectory
 from tests.training.looped import Even, checked, experiment, loop, near
-from tests.training.scored_run import RUN, iterations
+from tests.training.scored_run import RUN, iterations, stopped_and_resumed
 
 Maker = Callable[[int], CausalLM]
 NAMES = ["first", "second", "third"]
@@ -218,18 +218,8 @@ def test_a_task_keeps_its_teacher_from_iteration_to_iteration(whole: Path) -> No
     assert all(len(names) == 1 for names in by_task.values())
 
 
-class Stopped(Exception):
-    """What ends a session in the middle."""
-
-
 def test_a_stopped_run_goes_on_to_the_same_numbers(guess_run: Path, whole: Path, tmp_path: Path) -> None:
-    def stop(line: str) -> None:
-        if line.startswith("iteration 2/3"):
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        api.train(several(guess_run), out=tmp_path / "cut", say=stop)
-    folder = api.train(several(guess_run), out=tmp_path / "cut", resume=True, say=quiet).folder
+    folder = stopped_and_resumed(several(guess_run), tmp_path / "cut", "iteration 2/3")
     assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert (folder / "final" / "model.safetensors").read_bytes() == (whole / "final" / "model.safetensors").read_bytes()
 
