@@ -329,7 +329,7 @@ for name in ("root", "private"):
 import io, zipfile
 data = io.BytesIO()
 with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as made:
-    for i in range(12): made.writestr(str(i), bytes(8 << 20))
+    for i in range(48): made.writestr(str(i), bytes(8 << 20))
 try:
     zipfile.ZipFile(data).extractall("bomb")
     print("BREACH")
