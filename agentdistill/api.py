@@ -18,7 +18,7 @@ from agentdistill.datasets import data_import, data_list, data_verify
 from agentdistill.doctor import Diagnosis, begin, diagnose
 from agentdistill.doctor import Result as CheckResult
 from agentdistill.errors import UserError
-from agentdistill.evaluation import Evaluation, differences, load_eval, open_run, read_episodes
+from agentdistill.evaluation import PANEL, Evaluation, differences, load_eval, open_run, read_episodes
 from agentdistill.exchange.verbs import export, import_trajectories
 from agentdistill.modules import import_module
 from agentdistill.panel import given, load_panel, look_at, panel
@@ -225,7 +225,7 @@ def evaluate_run(
         }  # fmt: skip
         if fixed is not None:
             fixed.require_same(look_at(session.pool, fixed.seeds))
-            write_atomic(folder / "panel.json", fixed.text())
+            write_atomic(folder / PANEL, fixed.text())
             about["panel"] = {"name": fixed.name, "sha256": fixed.sha256}
         seeds = fixed.seeds if fixed is not None else session.seeds(split, tasks)
         params = session.config.sampling

@@ -257,6 +257,7 @@ class EvalSection(Section):
     """Success on tasks that no choice is made on."""
 
     split: str = Field("test", description="split of the reported evaluations")
+    panel: str = Field("", description="a stored list of tasks, a .json file, to report on instead of the split's first")
     tasks: int = Field(200, ge=1, description="tasks of the reported evaluations")
     samples: int = Field(1, ge=1, description="episodes a task; more than 1 only at a temperature above 0")
     every: int = Field(0, ge=0, description="iterations between evaluations; 0: before and after only")
@@ -264,6 +265,11 @@ class EvalSection(Section):
     every_tasks: int = Field(64, ge=1, description="tasks of the evaluations during training")
     temperature: Temperature = 0.0
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this mass")
+
+    @field_validator("panel", mode="after")
+    @classmethod
+    def _found(cls, value: str) -> str:
+        return located(value, Path.cwd())
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
@@ -415,7 +421,7 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
         UserError: for a missing or malformed file, an unknown field (the nearest is named) or a wrong type.
     """
     raw = override(_read(Path(path), ()), overrides or {})
-    return parse_experiment(_with_module(raw, Path.cwd(), Path(path).parent), str(path))
+    return parse_experiment(_with_files(raw, Path.cwd(), Path(path).parent), str(path))
 
 
 def parse_experiment(raw: Mapping[str, Any], origin: str = "experiment", names: Mapping[str, str] | None = None) -> Experiment:
@@ -526,7 +532,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"experiment file '{path}' {error}") from error
     if not isinstance(raw, dict):
         raise UserError(f"experiment file '{path}' must hold a mapping of sections")
-    raw = _with_module(raw, path.parent)
+    raw = _with_files(raw, path.parent)
     parent = raw.pop("extends", None)
     if parent is None:
         return raw
@@ -535,13 +541,14 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     return merge(_read(path.parent / parent, (*seen, path.resolve())), raw)
 
 
-def _with_module(raw: Mapping[str, Any], *folders: Path) -> dict[str, Any]:
-    """`raw` with the files that its `env` names located in the folders."""
-    env = raw.get("env")
-    if not isinstance(env, Mapping):
-        return dict(raw)
-    named = {name: env[name] for name in ("module", "demonstrations") if isinstance(env.get(name), str)}
-    return {**raw, "env": {**env, **{name: located(value, *folders) for name, value in named.items()}}}
+def _with_files(raw: Mapping[str, Any], *folders: Path) -> dict[str, Any]:
+    """`raw` with the files that it names located in the folders."""
+    out = dict(raw)
+    for section, names in (("env", ("module", "demonstrations")), ("eval", ("panel",))):
+        if isinstance(there := raw.get(section), Mapping):
+            named = {name: there[name] for name in names if isinstance(there.get(name), str)}
+            out[section] = {**there, **{name: located(value, *folders) for name, value in named.items()}}
+    return out
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agentdistill.compare import by_task
-from agentdistill.errors import UserError
+from agentdistill.errors import StoreError, UserError
 from agentdistill.intervals import Mean, Rate, average, clustered
 from agentdistill.store import Store
 from agentdistill.trajectory import Trajectory
 
 FILE = "eval.json"
+PANEL = "panel.json"
 OWN = ("eval", "eval-after", "rollout", "imported")
 """Batches that a folder without further words is about, the first of them that there is."""
 _SETTINGS = ("env", "split", "temperature", "samples", "max_turns", "max_tokens", "max_context", "view", "panel")
@@ -180,10 +182,27 @@ def open_run(folder: str | Path) -> Store:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise UserError(f"there is no run folder '{folder}'")
+        of, batch = split_name(str(folder))
+        there = f"; name batch '{batch}' of '{of}' by --batch" if batch and Path(of).is_dir() else ""
+        raise UserError(f"there is no run folder '{folder}'{there}")
     if not (path / "store").is_dir() and not (path / "experiment.yaml").is_file():
         raise UserError(f"folder '{folder}' holds no run: it has neither an experiment.yaml nor a store")
     return Store(path / "store")
+
+
+@contextmanager
+def others_remain(store: Store, batch: str | None) -> Iterator[None]:
+    """Where all batches were asked for and one cannot be read, say beside it that the others still can.
+
+    Args:
+        batch: the one that was asked for; None: all.
+    """
+    try:
+        yield
+    except StoreError as error:
+        if batch is not None or len(store.batches()) < 2:
+            raise
+        raise StoreError(f"{error}; the others can be read one at a time, by --batch") from error
 
 
 def settings_of(folder: Path, batch: str = "") -> dict[str, Any]:
@@ -203,8 +222,9 @@ def settings_of(folder: Path, batch: str = "") -> dict[str, Any]:
     if batch == "rollout" or (not batch and not (folder / FILE).is_file() and (folder / "store/rollout.parquet").is_file()):
         known["temperature"] = sampling.get("temperature")
     try:
-        panel = json.loads((folder / FILE).read_text(encoding="utf-8")).get("panel")
-    except (OSError, ValueError, AttributeError):
+        panel = json.loads((folder / PANEL).read_text(encoding="utf-8"))
+        panel = {name: panel[name] for name in ("name", "sha256")}
+    except (OSError, ValueError, KeyError, TypeError):
         panel = None
     return {key: value for key, value in {**known, "panel": panel}.items() if value is not None}
 

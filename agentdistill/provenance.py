@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from agentdistill import yamltext
 from agentdistill.errors import UserError, nearest
-from agentdistill.evaluation import open_run
+from agentdistill.evaluation import open_run, others_remain
 from agentdistill.signals.provenance import Provenance, step_probability
 from agentdistill.signals.provenance import provenance as classes_of
 from agentdistill.signals.table import TokenTable
@@ -188,7 +188,8 @@ def provenance(
     store = open_run(run)
     teacher = teacher or teacher_of(Path(run), store)
     batches = [batch] if batch is not None else store.batches()
-    found = origins(store, teacher, student, batches, alpha=alpha, beta=beta)
+    with others_remain(store, batch):
+        found = origins(store, teacher, student, batches, alpha=alpha, beta=beta)
     if not found.counts:
         there = {name for each in batches for t in store.trajectories(each) for name in t.scores}
         missing = [name for name in (teacher, student) if name not in there]

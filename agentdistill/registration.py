@@ -107,11 +107,28 @@ def registering_module(env_id: str) -> str:
 
 def needs_package(module: str, install: str) -> Requirement:
     """A requirement of a module, looked for without importing it; `install` is the command that brings it."""
+    return _Package(module, install)
 
-    def missing() -> str:
-        return "" if importlib.util.find_spec(module) is not None else f"needs {module}: {install}"
 
-    return missing
+@dataclass(frozen=True, slots=True)
+class _Package:
+    module: str
+    install: str
+
+    def __call__(self) -> str:
+        return "" if importlib.util.find_spec(self.module) is not None else f"needs {self.module}: {self.install}"
+
+
+def packages(env_id: str) -> dict[str, str]:
+    """Versions (see `package_version`) of the packages that an environment was registered as needing, by their modules."""
+    known = _registered.get(env_id)
+    return {each.module: package_version(each.module) for each in known.requires if isinstance(each, _Package)} if known else {}
+
+
+def package_version(module: str) -> str:
+    """The installed distributions that have a top-level module, with their versions."""
+    names = sorted(set(importlib.metadata.packages_distributions().get(module, ())))
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names) or "not installed"
 
 
 @functools.cache

@@ -147,3 +147,19 @@ def test_another_version_of_the_environment_is_told_by_name(whole: Path, forks: 
     (line,) = (tmp_path / "printed").read_text().splitlines()
     assert line.startswith("agentdistill: no environment is registered as 'lab/Count-v0'; did you mean 'lab/Count-v1'?")
     assert state(whole / "run") == before
+
+
+def test_export_and_provenance_say_how_to_read_what_is_not_damaged(whole: Path, forks: Forks, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole / "run", tmp_path / "run"))
+    cut(run / BATCH)
+    export = ["export", str(run), "--format", "jsonl", "--out", str(tmp_path / "out.jsonl")]
+    for verb in (export, ["provenance", str(run), "--student", "second"]):
+        forks.start(verb, str(tmp_path / "printed"))
+        assert forks.wait() == 1
+        assert "the others can be read one at a time, by --batch" in (tmp_path / "printed").read_text().splitlines()[-1]
+    assert not (tmp_path / "out.jsonl").exists()
+    forks.start([*export, "--batch", "iter-000001"], str(tmp_path / "printed"))
+    assert forks.wait() == 0
+    forks.start([*export[:-1], str(tmp_path / "no.jsonl"), "--batch", "iter-000002"], str(tmp_path / "printed"))
+    assert forks.wait() == 1
+    assert "by --batch" not in (tmp_path / "printed").read_text()

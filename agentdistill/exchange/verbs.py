@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agentdistill.evaluation import open_run
+from agentdistill.evaluation import open_run, others_remain
 from agentdistill.exchange.exporting import export_store
 from agentdistill.exchange.importing import Imported, import_files
 from agentdistill.runs import named_folder
@@ -72,9 +72,10 @@ def export(
     """
     folder, path = Path(run), named_folder(out)
     options = {"table": table, "shape": shape}
-    n = export_store(
-        open_run(folder), folder.resolve().name, format, path, [batch] if batch is not None else [],
-        success_only=success_only, options=options,
-    )  # fmt: skip
+    with others_remain(store := open_run(folder), batch):
+        n = export_store(
+            store, folder.resolve().name, format, path, [batch] if batch is not None else [],
+            success_only=success_only, options=options,
+        )  # fmt: skip
     (say or print)(f"{n} rows written to {path}")
     return n

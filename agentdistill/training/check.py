@@ -22,6 +22,7 @@ from agentdistill.signals.method import preset_schedule
 from agentdistill.signals.registry import PROVISIONS
 from agentdistill.training.mixed import check_mixed
 from agentdistill.training.panel import ASSIGNMENTS, check_assignment
+from agentdistill.training.reported import panel_of, reported_split, reported_tasks
 from agentdistill.training.stored_check import check_stored
 from agentdistill.view import load as load_view
 
@@ -77,9 +78,9 @@ def require_held_out(config: Experiment, chosen: Mapping[str, Sequence[int]]) ->
     Raises:
         UserError: naming the two splits.
     """
-    reported = config.eval.split
+    reported, held = reported_split(config), set(reported_tasks(config, chosen))
     for split, seeds in chosen.items():
-        if split != reported and (common := set(seeds) & set(chosen[reported])):
+        if split != reported and (common := held.intersection(seeds)):
             raise UserError(
                 f"splits '{split}' and '{reported}' of '{config.env.id}' share {len(common)} tasks (as seed {min(common)}), so "
                 f"what is reported would not be held out; mend task_seeds, or name '{split}' as eval.split too if that is meant"
@@ -88,7 +89,8 @@ def require_held_out(config: Experiment, chosen: Mapping[str, Sequence[int]]) ->
 
 def required_tasks(config: Experiment) -> list[tuple[str, int | None]]:
     """Every split that a run of the experiment draws tasks from, and how many it needs (None: any)."""
-    wanted: list[tuple[str, int | None]] = [(config.env.split, None), (config.eval.split, config.eval.tasks)]
+    tasks = config.eval.tasks if panel_of(config) is None else None
+    wanted: list[tuple[str, int | None]] = [(config.env.split, None), (reported_split(config), tasks)]
     if config.eval.every:
         wanted.append((config.eval.every_split, config.eval.every_tasks))
     for section in (config.student, *config.teacher_roles.values()):

@@ -18,6 +18,7 @@ import torch
 
 from agentdistill.config import Experiment
 from agentdistill.durable import digest
+from agentdistill.registration import package_version, packages
 from agentdistill.training.journal import write_atomic
 
 
@@ -47,6 +48,7 @@ def run_id(folder: Path) -> str:
 
 _ID = re.compile("[0-9a-f]{12}")
 _OTHER = "note: not all as in the run's earlier sessions, so numbers may differ from an uninterrupted run's"
+_PACKAGE = "package of the environment"
 _PLAYED_BY = ("agentdistill", "python", "gymnasium", "textworld")
 _NAMED = 5  # files that a note names
 _WHOLE = 1 << 20  # bytes up to which a model folder's file is read for its fingerprint
@@ -110,7 +112,7 @@ def record_session(folder: Path, config: Experiment, *, begun: bool) -> list[str
     torch.set_num_threads(used)
     if used != own and not threads:
         notes.append(f"note: {used} threads, as when the run began (here it would be {own}), so that numbers stay the same")
-    now = versions() | inputs(config)
+    now = versions() | inputs(config) | {f"{_PACKAGE} '{name}'": was for name, was in packages(config.env.id).items()}
     notes += _differences(sessions, now)
     write_atomic(path, json.dumps({"sessions": [*sessions, {"started": _now(), **now}]}, indent=1))
     return notes
@@ -142,6 +144,8 @@ def changed_since(folder: Path) -> list[str]:
     said = [f"{name} {then[name]} has become {now[name]}" for name in _PLAYED_BY if then.get(name, now[name]) != now[name]]
     for name, was in then.items():
         field, _, path = name.partition(" '")
+        if field == _PACKAGE and (installed := package_version(path[:-1])) != was:
+            said.append(f"{was} has become {installed}")
         if field.startswith("env.") and path.endswith("'"):
             with contextlib.suppress(OSError, ValueError):
                 if digest(Path(path[:-1]))[:12] != was:

@@ -27,8 +27,10 @@ def score_run(
     token_budget: int | None = None, tokenizer: str = "", workers: int = 0, say: Callable[[str], None] | None = None,
 ) -> Added:  # fmt: skip
     """Score batches of the store in a run's folder (see `api.score`)."""
-    if top_k < 0 or (token_budget is not None and token_budget < 1):
-        raise UserError(f"top_k is {top_k} and token_budget {token_budget}; they count ids and tokens, so neither is below 1")
+    if top_k < 0:
+        raise UserError(f"top_k is {top_k}; it is how many of the likeliest ids are kept, 0 or more")
+    if token_budget is not None and token_budget < 1:
+        raise UserError(f"token_budget is {token_budget}; it is how many tokens are read in one pass, 1 or more")
     if is_tiny(model):
         raise UserError(f"model '{model}' would be random weights; name the folder of a trained model")
     if workers < 0:

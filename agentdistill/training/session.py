@@ -44,6 +44,7 @@ from agentdistill.training.journal import Journal, write_atomic
 from agentdistill.training.loop import Roles, distil
 from agentdistill.training.meta import record_environment, record_session, run_id
 from agentdistill.training.panel import Panel
+from agentdistill.training.reported import keep_panel, panel_of, reported_name, reported_tasks
 from agentdistill.training.sft import supervise
 from agentdistill.training.state import copy_into, save_model
 from agentdistill.training.stored_check import check_stored
@@ -133,8 +134,10 @@ class Session:
         if self.stored is not None and not self.journal.done("train"):
             path = self.folder / PINNED
             self._pinned = self.stored.pin(path, begun=self.journal.done("rollouts"))
-            self.stored.require(self.config, self.method, chosen[self.config.eval.split])
+            self.stored.require(self.config, self.method, reported_tasks(self.config, chosen))
             self.say(str(self.stored.survey))
+        if not self.journal.done("eval-after"):
+            keep_panel(self.config, self.pool, self.folder)
         if self._records:
             self.say(f"recorded demonstrations: {self.recorded}")
 
@@ -287,12 +290,11 @@ class Session:
                 return Rate(**json.loads(path.read_text()))
             except (OSError, ValueError, TypeError) as error:
                 raise UserError(f"'{path}' is missing or damaged; restore it, or start over with another --out") from error
-        seeds = self.seeds(section.split, section.tasks)
         iteration = self.config.train.iterations if label == "after" else 0
         rollout = self.rollout(lm)
         rollout.sampler.version = iteration * self.config.train.minibatches * self.config.train.epochs
         rate, played = evaluate(
-            rollout, seeds, self._eval_params(), seed=self.config.seed, label=label, samples=section.samples
+            rollout, self._reported(), self._eval_params(), seed=self.config.seed, label=label, samples=section.samples
         )
         if not all(math.isfinite(lp) for t in played for turn in t.turns for lp in turn.logprobs_t1):
             raise UserError(
@@ -306,8 +308,12 @@ class Session:
         record = Evaluation.of(label, played, {"label": label, "iteration": iteration, "temperature": section.temperature})
         self.journal.metric("eval", **{k: v for k, v in record.as_dict().items() if k != "stop_reasons"})
         self.journal.finish(stage, path)
-        self.say(f"{label}: success {rate} on {section.split} tasks")
+        self.say(f"{label}: success {rate} on {reported_name(self.config)}")
         return rate
+
+    def _reported(self) -> list[int]:
+        panel, section = panel_of(self.config), self.config.eval
+        return self.seeds(section.split, section.tasks) if panel is None else panel.seeds
 
     def _eval_params(self) -> SamplingParams:
         section = self.config.eval

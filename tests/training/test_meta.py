@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from agentdistill.config import Experiment, override, parse_experiment
-from agentdistill.training.meta import record_session, versions
+from agentdistill.training.meta import changed_since, record_session, versions
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +97,17 @@ def test_options_and_models_that_are_no_files_are_not_looked_at(tmp_path: Path) 
     assert record_session(tmp_path, config, begun=False) == []
     (session,) = json.loads((tmp_path / "meta.json").read_text())["sessions"]
     assert session.keys() - {"started"} == versions().keys()
+
+
+def test_packages_that_the_environment_needs_are_on_record_and_another_version_is_named(tmp_path: Path) -> None:
+    played = experiment({"env.id": "agentdistill/ALFWorld-v0"})
+    assert record_session(tmp_path, played, begun=False) == []
+    path = tmp_path / "meta.json"
+    session = json.loads(path.read_text())["sessions"][0]
+    own = f"alfworld {importlib.metadata.version('alfworld')}"
+    assert session["package of the environment 'alfworld'"] == own
+    assert not any("alfworld" in name for name in versions())
+    path.write_text(path.read_text().replace(own, "alfworld 0.1"))
+    assert changed_since(tmp_path) == [f"alfworld 0.1 has become {own}"]
+    (note,) = record_session(tmp_path, played, begun=True)
+    assert f"package of the environment 'alfworld' was alfworld 0.1, is {own}" in note
