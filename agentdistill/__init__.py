@@ -37,6 +37,7 @@ _VERBS = (
     "load_run",
     "merge",
     "panel",
+    "plan",
     "provenance",
     "record_demonstrations",
     "replay",

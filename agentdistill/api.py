@@ -14,6 +14,8 @@ from agentdistill.branch import Branches
 from agentdistill.compare import Comparison, Measure, load_comparison
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
+from agentdistill.cost import Plan, estimate
+from agentdistill.cost.devices import HERE
 from agentdistill.datasets import data_import, data_list, data_verify
 from agentdistill.doctor import Diagnosis, begin, diagnose
 from agentdistill.doctor import Result as CheckResult
@@ -73,6 +75,7 @@ __all__ = [
     "load_run",
     "merge",
     "panel",
+    "plan",
     "provenance",
     "record_demonstrations",
     "replay",
@@ -480,6 +483,27 @@ def doctor(
     config = None if source is None else experiment(source, overrides)
     folder = None if config is None else _folder(config, out)
     return diagnose(config, folder, trained=trained, cheap=cheap, tell=tell or (lambda _: None))
+
+
+def plan(
+    source: str | Path | Mapping[str, Any] | Experiment, *, device: str = HERE, like: str | Path | None = None, **overrides: Any
+) -> Plan:
+    """What an experiment will cost: memory, seconds an iteration, hours, devices, and what binds. Nothing is trained.
+
+        print(ad.plan("experiments/gpu/tcod_alfworld_7b.yaml", device="h100").hours)
+
+    Args:
+        source: experiment file, mapping or object.
+        device: `here`, which measures this machine's CPU for some seconds, or `h100`, `a100`, `a100-40gb` by their makers'
+            figures.
+        like: folder of a run whose episodes are taken for this one's, in length and in the environment's time; by default
+            they are as long as the experiment allows.
+        overrides: sections, or fields by dotted name.
+
+    Raises:
+        UserError: for an unknown device or run, or a model whose size is not known.
+    """
+    return estimate(experiment(source, overrides), device, like)
 
 
 def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:

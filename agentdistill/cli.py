@@ -303,6 +303,31 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What an experiment will cost: memory, seconds an iteration, hours, devices, and what binds. Nothing is trained.
+
+    Fields are overridden as for train.
+    """
+
+    experiment: Annotated[Positional[str], tyro.conf.arg(metavar="EXPERIMENT")]
+    """An experiment file."""
+    device: str = "here"
+    """here, which is measured for some seconds, or h100, a100, a100-40gb by their makers' figures."""
+    like: str | None = None
+    """A run whose episodes are taken for this one's (default: as long as the experiment allows)."""
+    json: bool = False
+    """Print JSON instead of lines."""
+    overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def run(self) -> None:
+        """Do it."""
+        from agentdistill import api, config
+
+        found = api.plan(self.experiment, device=self.device, like=self.like, **config.parse_overrides(self.overrides))
+        print(json.dumps(found.as_dict(), indent=1) if self.json else "\n".join(found.lines))
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Look an experiment, its models and this machine over before hours are spent on them; it exits with 1 on a failure.
 
@@ -360,6 +385,7 @@ Verb = Verb | Annotated[Panel, tyro.conf.subcommand("panel")] | Annotated[Show, 
 Verb = Verb | Annotated[Provenance, tyro.conf.subcommand("provenance")]  # type: ignore[misc]
 Verb = Verb | Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]  # type: ignore[misc]
 Verb = Verb | Annotated[Doctor, tyro.conf.subcommand("doctor")]  # type: ignore[misc]
+Verb = Verb | Annotated[Plan, tyro.conf.subcommand("plan")]  # type: ignore[misc]
 Verb = Verb | Annotated[Merge, tyro.conf.subcommand("merge")]  # type: ignore[misc]
 Verb = Verb | Annotated[Data, tyro.conf.subcommand("data")]  # type: ignore[misc]
 Verb = Verb | Annotated[Envs, tyro.conf.subcommand("envs")] | Annotated[Report, tyro.conf.subcommand("report")]  # type: ignore[misc]
@@ -406,16 +432,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(words: list[str]) -> Any:
-    """The verb's object. Words such as `--train.lr 1e-6` of `train`, `sft` and `doctor` are set aside as overrides."""
+    """The verb's object. Words such as `--train.lr 1e-6` of `train`, `sft`, `doctor` and `plan` are set aside as overrides."""
     if words == ["--version"]:
         print(f"agentdistill {__version__}")
         raise SystemExit(0)
     own: list[str] = []
     overrides: list[str] = []
-    takes = bool(words) and words[0] in ("train", "sft", "doctor")
+    takes = bool(words) and words[0] in ("train", "sft", "doctor", "plan")
     rest = list(words)
     known = {"--out", "--resume", "--no-resume", "--dry-run", "--no-dry-run", "--role", "--help", "-h"}
     known |= {"--cheap", "--no-cheap", "--json", "--no-json"} if words[:1] == ["doctor"] else set()
+    known |= {"--device", "--like", "--json", "--no-json"} if words[:1] == ["plan"] else set()
     while rest:
         word = rest.pop(0)
         if takes and word.startswith("--") and word.partition("=")[0] not in known:

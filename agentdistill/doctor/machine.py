@@ -24,7 +24,7 @@ GIB = 1 << 30
 @check("memory", "cheap", at_start=True, alone=True)
 def memory(patient: Patient) -> Finding:
     """Weights, gradients and optimizer state fit; activations come on top."""
-    total, free, where = _memory()
+    total, free, where = machine_memory()
     there = f"{free / GIB:.1f} of {total / GIB:.1f} GiB are free {where}"
     if patient.config is None:
         return ok(there) if free > 2 * GIB else warn(f"only {there}")
@@ -80,7 +80,7 @@ def _held(patient: Patient) -> Iterator[tuple[int | None, int]]:
         yield from ((student, _FROZEN) for each in own if each.model in ("initial", "ema"))
 
 
-def _memory() -> tuple[int, int, str]:
+def machine_memory() -> tuple[int, int, str]:
     """Bytes in all and free, on the GPU where there is one."""
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()

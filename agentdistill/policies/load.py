@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from agentdistill.errors import UserError
@@ -81,6 +81,21 @@ def load_model(ref: str, *, tokenizer: PreTrainedTokenizerBase | None = None, se
         _realign(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return CausalLM(model.to(device), tokenizer, ref)
+
+
+def read_config(ref: str) -> PretrainedConfig:
+    """The sizes of a model that is not `tiny:`, without its weights.
+
+    Raises:
+        UserError: when the reference names nothing that can be read here.
+    """
+    source, options = _source(ref)
+    try:
+        with _no_bars():
+            config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
+            return config
+    except _LOADING as error:
+        raise UserError(_missing(ref, error)) from error
 
 
 def _require_whole(ref: str, report: Mapping[str, Iterable[Any]]) -> None:

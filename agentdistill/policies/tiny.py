@@ -36,10 +36,10 @@ def tiny_shape(size: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def tiny_model(size: str, vocab_size: int, seed: int, context: int = 2048) -> LlamaForCausalLM:
-    """A randomly initialised Llama: head dimension `HEAD_DIM`, MLP 8/3 of the width, tied embeddings, fp32."""
+def tiny_config(size: str, vocab_size: int, context: int = 2048) -> LlamaConfig:
+    """Sizes of a Llama: head dimension `HEAD_DIM`, MLP 8/3 of the width, tied embeddings."""
     width, depth = tiny_shape(size)
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=width,
         intermediate_size=-(-8 * width // 96) * 32,
@@ -52,6 +52,11 @@ def tiny_model(size: str, vocab_size: int, seed: int, context: int = 2048) -> Ll
         eos_token_id=1,
         pad_token_id=0,
     )
+
+
+def tiny_model(size: str, vocab_size: int, seed: int, context: int = 2048) -> LlamaForCausalLM:
+    """A randomly initialised Llama of these sizes, fp32."""
+    config = tiny_config(size, vocab_size, context)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
