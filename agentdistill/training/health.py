@@ -162,10 +162,12 @@ def require_signal(
     if not size or difference > ROUNDING * size:
         return
     name = f"divergence '{method.divergence.name}'" if method.exact else f"signal '{method.signal.name}'"
+    clip = method.divergence.params.get("clip")
     raise UserError(
         f"{name} has no effect: at iteration 1 the gradient with it differs by {difference:.1e} from that without, which is "
         f"rounding; either teacher '{teacher}' says nothing that the student does not (show one of the student's own weights "
         "more: teacher.privileged), or the method multiplies it by nothing"
+        + (f", or its clip of {clip:g} nats holds every token" if clip is not None else "")
     )
 
 

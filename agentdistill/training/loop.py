@@ -118,6 +118,11 @@ def distil(
                     roles.average.save(folder)
 
             journal.checkpoint(STAGE, iteration, save, {"schedule": roles.schedule.state()})
+    if isinstance(roles.teacher, Panel) and roles.teacher.asked:
+        for name in sorted(roles.teacher.seats.keys() - roles.teacher.asked):
+            console.say(
+                f"note: teacher '{name}' scored nothing: no task of iterations {start + 1} to {train.iterations} was its own"
+            )
 
 
 def _iteration(

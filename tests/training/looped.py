@@ -104,6 +104,7 @@ def loop(
     reference: CausalLM,
     stop: Callable[[int], Any] = print,
     tasks: Sequence[int] = range(50),
+    say: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Train `student` in place by the experiment's loop; its `iteration` records.
 
@@ -138,7 +139,7 @@ def loop(
     )  # fmt: skip
     journal = Journal(folder)
     try:
-        distil(config, roles, journal, Store(folder / "store"), validate=stop, console=Console(lambda _: None))
+        distil(config, roles, journal, Store(folder / "store"), validate=stop, console=Console(say))
     finally:
         journal.close()
         pool.close()

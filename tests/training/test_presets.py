@@ -192,6 +192,12 @@ def test_a_signal_that_does_not_reach_the_gradient_is_refused_before_the_first_u
         assert torch.equal(new, old)
 
 
+def test_a_clip_that_holds_every_token_is_named(models: Models, tmp_path: Path) -> None:
+    config = experiment(method={"preset": "opsd", "divergence": {"clip": 1e-9}})
+    with pytest.raises(UserError, match=r"divergence 'opsd' has no effect: .*, or its clip of 1e-09 nats holds every token"):
+        loop(tmp_path, copy.deepcopy(models[0]), config, *models[1:])
+
+
 def test_a_term_as_small_as_its_coefficient_is_one_that_arrives(models: Models, tmp_path: Path) -> None:
     small = {"signal": "opd", "kd_coef": 1e-12}
     [record] = loop(tmp_path, copy.deepcopy(models[0]), experiment(method=small), *models[1:])
