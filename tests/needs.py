@@ -64,6 +64,14 @@ def needs_environment(env_id: str) -> None:
         missing("; ".join(lacks))
 
 
+def needs_quickstart() -> Path:
+    """The folder of the main job's run, which `.ci/run` makes before the tests."""
+    run = Path(__file__).parent.parent / "runs" / "quickstart"
+    if not all((run / role / "model.safetensors").is_file() for role in ("student", "teacher")):
+        missing(f"{run} holds no trained student and teacher (make quickstart)")
+    return run
+
+
 def needs_chromium() -> tuple[str, str]:
     """A browser, its driver, and what speaks to them; the two programs' paths."""
     needs("selenium")

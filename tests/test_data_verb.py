@@ -189,6 +189,17 @@ def test_a_link_is_replaced_and_what_it_names_is_kept(top: Path, tmp_path: Path)
     assert [path.name for path in top.iterdir()] == ["lab_words"]
 
 
+def test_an_import_that_makes_no_task_is_refused_and_writes_nothing(top: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (top.parent / "b.txt").write_text("\n")
+    (top.parent / "c.txt").write_text("")
+    assert main(["data", "import", "lab_words", "c.txt"]) == 1
+    error = "there is no task of 'lab_words' in 'c.txt' alone: it lacks b.txt; name what is lacking as well"
+    assert error in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"there is no task of 'lab_words' in 'b.txt', 'c.txt'; name a file that holds some"):
+        data_import("lab_words", "b.txt", "c.txt")
+    assert not list(top.iterdir())
+
+
 def test_files_are_added_and_one_that_is_there_is_replaced_by_force_only(top: Path) -> None:
     data_import("lab_words", "a.txt", add=True)
     data_import("lab_words", "b.txt", add=True)

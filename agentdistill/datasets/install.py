@@ -9,14 +9,14 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from agentdistill import durable
 from agentdistill.datasets import manifest
-from agentdistill.datasets.record import DataSet, Job, Made
+from agentdistill.datasets.record import Contents, DataSet, Job, Made
 from agentdistill.datasets.registry import VARIABLE, find, root
 from agentdistill.errors import UserError, nearest
 from agentdistill.modules import import_module
@@ -78,6 +78,8 @@ def data_import(
             if not force and (twice := sorted(kept & set(made.rows))):
                 raise UserError(f"'{target / twice[0]}' is there already; --add --force replaces it")
             contents = data_set.count(part)
+            if not any(contents.tasks.values()):
+                raise UserError(_empty(name, sources, contents))
             told = manifest.describe(part, data_set, made, contents, old)
             durable.replace(part / manifest.FILE, told.model_dump_json(indent=1, exclude_none=True).encode())
             for path in part.rglob("*"):
@@ -90,6 +92,13 @@ def data_import(
     tasks = ", ".join(f"{split} {count:,}" for split, count in contents.tasks.items())
     (say or print)(f"{name}: {tasks}; in {target}" + "".join(f"; without {each}" for each in contents.lacks))
     return target
+
+
+def _empty(name: str, sources: Sequence[str | Path], contents: Contents) -> str:
+    named = ", ".join(f"'{source}'" for source in sources)
+    if not contents.lacks:
+        return f"there is no task of '{name}' in {named}; name a file that holds some"
+    return f"there is no task of '{name}' in {named} alone: it lacks {', '.join(contents.lacks)}; name what is lacking as well"
 
 
 def _check_options(data_set: DataSet, options: Mapping[str, Any]) -> None:

@@ -253,9 +253,15 @@ class Method(BaseModel):
         tops = [choice.top for choice in reading]
         return None if None in tops else max(tops, default=0)
 
-    def wanting(self, need: str) -> str:
-        """Who needs a capability, as errors say it: `baseline 'vopd'`."""
-        return " and ".join(f"{axis} '{getattr(self, axis).name}'" for axis in AXES if need in getattr(self, axis).needs)
+    def wanting(self, need: str, does: str = "") -> str:
+        """Who needs a capability, as errors say it: `baseline 'vopd'`, and what they do, in the right number.
+
+        Args:
+            does: of several: `ask for`, which becomes `asks for` where it is one.
+        """
+        named = [f"{axis} '{getattr(self, axis).name}'" for axis in AXES if need in getattr(self, axis).needs]
+        verb, space, rest = does.partition(" ")
+        return " ".join(filter(None, [" and ".join(named), f"{verb}{'s' * (len(named) == 1 and bool(verb))}{space}{rest}"]))
 
     @classmethod
     def load(cls, spec: str | Mapping[str, Any] | Method) -> Method:

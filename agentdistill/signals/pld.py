@@ -11,7 +11,15 @@ from agentdistill.signals.registry import DIVERGENCES
 from agentdistill.signals.support import Tail, TopK, cut
 
 
-@DIVERGENCES.register("pld", needs=frozenset({"teacher", "distribution"}))
+def _check(*, k: int | None, tail: Tail) -> None:
+    """Refuse a ranking of one entry."""
+    if k == 1 and tail == "renormalise":
+        raise ValueError(
+            "k = 1 with tail 'renormalise' leaves one id, which is no ranking; set tail to 'bucket', or k to 2 or more"
+        )
+
+
+@DIVERGENCES.register("pld", needs=frozenset({"teacher", "distribution"}), check=_check)
 def plackett_luce(student: Tensor, teacher: Tensor, *, k: TopK = None, tail: Tail = "bucket") -> Tensor:
     """`Σ_i T(σ_i)·[log Σ_{j ≥ i} e^s(σ_j) − s(σ_i)]` with σ the teacher's order, `[n]` nats.
 

@@ -31,7 +31,16 @@ def _measures(*, top_k: int | None) -> Mapping[str, Measure]:
     return {} if top_k is None else {"rkl_topk": partial(reverse_kl, support="student", k=top_k)}
 
 
-@BASELINES.register("vopd", needs={"teacher", "distribution"}, measures=_measures)
+def _check(*, top_k: int | None) -> None:
+    """Refuse a support on which both sides are always the same."""
+    if top_k == 1:
+        raise ValueError(
+            "top_k = 1 leaves one id of probability 1 on both sides, so nothing would be subtracted, as with baseline 'none'; "
+            "set top_k to 2 or more"
+        )
+
+
+@BASELINES.register("vopd", needs={"teacher", "distribution"}, measures=_measures, check=_check)
 def vopd(table: TokenTable, *, top_k: TopK = None) -> FloatArray:
     """`[n]` nats: `−KL(π‖T)` at each position, the value function of `r_t` in closed form.
 
@@ -41,7 +50,7 @@ def vopd(table: TokenTable, *, top_k: TopK = None) -> FloatArray:
 
     Args:
         table: needs `rkl`, or `rkl_topk` with `top_k`.
-        top_k: ids to look at (100 in the paper); null, or the vocabulary's size and more, is the full KL.
+        top_k: ids to look at, 2 or more (100 in the paper); null, or the vocabulary's size and more, is the full KL.
 
     Raises:
         UserError: when the column is missing or is not finite on a student token.

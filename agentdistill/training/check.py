@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import gymnasium as gym
 
 from agentdistill import environment
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.curricula import Schedule
-from agentdistill.errors import UserError
+from agentdistill.errors import UserError, nearest
 from agentdistill.loggers.registry import chosen
 from agentdistill.policies.adapter import is_adapter, require_peft
 from agentdistill.policies.base import TeacherScorer
@@ -100,7 +102,28 @@ def required_tasks(config: Experiment) -> list[tuple[str, int | None]]:
 
 
 def without_effect(config: Experiment) -> str | None:
-    """A sentence on settings of workers where there are none, or of a full context under a view that has no such, or None."""
+    """A sentence on settings that nothing reads, or None: of workers where there are none, of a full context under a view
+    that has no such, a factor of a term that the method has not.
+    """
+    return _bounds_nothing(config) or _multiplies_nothing(Method.load(config.method))
+
+
+def _multiplies_nothing(method: Method) -> str | None:
+    terms = {
+        "rl_coef": (method.rl.name != "none", "the reward term", "method.rl"),
+        "kd_coef": (
+            method.signal.name != "none" or method.exact,
+            "the distillation term",
+            "method.signal or method.divergence",
+        ),
+    }
+    for name, (there, term, axis) in terms.items():
+        if not there and getattr(method, name) != Method.model_fields[name].default:
+            return f"method.{name} multiplies {term}, and there is none; set {axis}, or drop {name}"
+    return None
+
+
+def _bounds_nothing(config: Experiment) -> str | None:
     env = config.env
     full = [name for name in ("overflow", "window") if getattr(env, name) != type(env).model_fields[name].default]
     if full and not load_view(env.view).extends:
@@ -147,9 +170,12 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
 
 def _check_models(config: Experiment) -> None:
     """Refuse model references that mean nothing in their place."""
-    for section in (config.student, *config.teacher_roles.values(), config.reference):
+    sections = {"student": config.student, **config.teacher_roles, "reference": config.reference}
+    for role, section in sections.items():
         if section is not None and section.model not in OWN_WEIGHTS:
             check_reference(section.model)
+            if role != "student":
+                _check_spelling(role, section.model)
     if config.student.model in OWN_WEIGHTS:
         raise UserError(
             f"student.model cannot be '{config.student.model}'; for a teacher, that names the student's own weights"
@@ -168,6 +194,15 @@ def _check_models(config: Experiment) -> None:
         raise UserError(f"reference.model cannot be '{model}', since a reference does not change; 'initial' can")
     if is_tiny(model):
         raise UserError(f"reference.model '{model}' would be random weights; name the folder of a trained model, or 'initial'")
+
+
+def _check_spelling(role: str, model: str) -> None:
+    """Refuse a word that is almost the name of the student's own weights; the hub has few models without an owner."""
+    own = OWN_WEIGHTS if role != "reference" else ("initial",)
+    if "/" in model or "@" in model or ":" in model or Path(model).exists():
+        return
+    if hint := nearest(model, own) if difflib.get_close_matches(model.casefold(), own, cutoff=0.75) else "":
+        raise UserError(f"{role}.model '{model}' is no folder here (a model of the hub is written '{model}@main'){hint}")
 
 
 def _check_teachers(config: Experiment, schedule: Schedule) -> None:
@@ -218,8 +253,9 @@ def _check_providers(config: Experiment, method: Method) -> None:
     stored = config.rollouts
     if stored is not None and stored.reference and "reference-distribution" in method.needs:
         raise UserError(
-            f"{method.wanting('reference-distribution')} needs {PROVISIONS['reference-distribution']}, and rollouts.reference "
-            f"'{stored.reference}' gives stored scores of sampled tokens only; name a reference section instead"
+            f"{method.wanting('reference-distribution', 'need')} {PROVISIONS['reference-distribution']}, and "
+            f"rollouts.reference '{stored.reference}' gives stored scores of sampled tokens only; name a reference section "
+            "instead"
         )
     for section, needs in (("teacher", {"teacher", "distribution", "topk"}), ("reference", REFERENCE)):
         if stored is not None and (stored.scorer if section == "teacher" else stored.reference):
@@ -228,7 +264,7 @@ def _check_providers(config: Experiment, method: Method) -> None:
         if missing and not (config.teacher_roles if section == "teacher" else config.reference):
             raise UserError(
                 f"method {config.method!r} needs a {section}'s scores, and the experiment has no {section} section "
-                f"({method.wanting(missing[0])} asks for {PROVISIONS[missing[0]]})"
+                f"({method.wanting(missing[0], 'ask for')} {PROVISIONS[missing[0]]})"
             )
 
 
@@ -247,7 +283,7 @@ def require_given(method: Method, role: str, scorer: TeacherScorer) -> None:
     for need, capability in wanted.items():
         if need in method.needs and capability not in scorer.capabilities:
             raise UserError(
-                f"{method.wanting(need)} needs {PROVISIONS[need]}, and {role} '{scorer.name}' gives "
+                f"{method.wanting(need, 'need')} {PROVISIONS[need]}, and {role} '{scorer.name}' gives "
                 f"{' and '.join(PROVISIONS[each] for each in sorted(scorer.capabilities)) or 'no scores'} only"
             )
 

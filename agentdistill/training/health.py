@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from agentdistill.errors import UserError
 from agentdistill.policies.model import CausalLM
+from agentdistill.rollout import Task
 from agentdistill.signals import Method, Streams
 from agentdistill.training.score import Scored
 from agentdistill.trajectory import FloatArray
@@ -20,6 +21,8 @@ SILENT_EVERY = 10
 """Iterations between two measurements of the gradient without the distillation term, where it is not 0 and so costs a pass."""
 ROUNDING = 1e-5
 """Gradient norm a unit of coefficient below which a difference is taken for rounding; real signals give 1e-3 and more."""
+AGREED = 1e-2
+"""Nats a token, on average, below which student and teacher say the same."""
 
 
 def agreement(scored: Scored) -> dict[str, Any]:
@@ -115,6 +118,13 @@ def measures_silence(method: Method, iteration: int) -> bool:
     return method.distils and (not method.rewarded or (iteration - 1) % SILENT_EVERY == 0)
 
 
+def opening(tasks: Sequence[Task], scored: Scored) -> bool:
+    """Whether a schedule shows some turns only, on which student and teacher say the same: the others may yet differ."""
+    cut = any(task.max_turns is not None or task.prefix for task in tasks)
+    table = scored.table
+    return cut and "teacher" in table and _mean(np.abs(table["logprob"] - table["teacher"]), table.mask) < AGREED
+
+
 def silent_gradient(student: CausalLM, method: Method, backward: Callable[[], object]) -> list[torch.Tensor] | None:
     """The gradient without the distillation term, on the CPU; None where there is no other term, so that it is 0.
 
@@ -152,10 +162,12 @@ def require_signal(
     if not size or difference > ROUNDING * size:
         return
     name = f"divergence '{method.divergence.name}'" if method.exact else f"signal '{method.signal.name}'"
+    clip = method.divergence.params.get("clip")
     raise UserError(
         f"{name} has no effect: at iteration 1 the gradient with it differs by {difference:.1e} from that without, which is "
         f"rounding; either teacher '{teacher}' says nothing that the student does not (show one of the student's own weights "
         "more: teacher.privileged), or the method multiplies it by nothing"
+        + (f", or its clip of {clip:g} nats holds every token" if clip is not None else "")
     )
 
 

@@ -32,6 +32,7 @@ from agentdistill.training.health import (
     drift,
     measures_silence,
     norm,
+    opening,
     require_signal,
     silent_gradient,
     terms,
@@ -117,6 +118,11 @@ def distil(
                     roles.average.save(folder)
 
             journal.checkpoint(STAGE, iteration, save, {"schedule": roles.schedule.state()})
+    if isinstance(roles.teacher, Panel) and roles.teacher.asked:
+        for name in sorted(roles.teacher.seats.keys() - roles.teacher.asked):
+            console.say(
+                f"note: teacher '{name}' scored nothing: no task of iterations {start + 1} to {train.iterations} was its own"
+            )
 
 
 def _iteration(
@@ -148,7 +154,7 @@ def _iteration(
     )  # fmt: skip
     scored_at = time.perf_counter()
     streams = roles.method.apply(scored.table, iteration)
-    record: dict[str, Any] = _update(config, roles, optimizer, scored, streams, iteration)
+    record: dict[str, Any] = _update(config, roles, optimizer, scored, streams, iteration, opening(tasks, scored))
     require_finite(roles.student, scored.sequences[0].ids.tolist(), f"iteration {iteration}", "train.lr")
     if roles.average is not None:
         roles.average.update(roles.student)
@@ -211,9 +217,19 @@ def _experts(roles: Roles, seeds: Sequence[int], limit: int, say: Callable[[str]
 
 
 def _update(
-    config: Experiment, roles: Roles, optimizer: torch.optim.Optimizer, scored: Scored, streams: Streams, iteration: int
+    config: Experiment,
+    roles: Roles,
+    optimizer: torch.optim.Optimizer,
+    scored: Scored,
+    streams: Streams,
+    iteration: int,
+    excused: bool,
 ) -> dict[str, Any]:
-    """All optimizer steps of an iteration; loss (mean over steps), gradient norm, clip fraction, learning rate."""
+    """All optimizer steps of an iteration; loss (mean over steps), gradient norm, clip fraction, learning rate.
+
+    Args:
+        excused: whether a signal without effect is no fault (see `health.opening`).
+    """
     train = config.train
     n = scored.table.n_trajectories
     steps = [
@@ -241,7 +257,8 @@ def _update(
             silent = silent_gradient(roles.student, roles.method, lambda: backward(streams.silent))
             out["grad_norm_silent"] = norm(silent)
         totals = backward(streams)
-        if step == 0 and roles.method.distils and roles.teacher is not None and not _agrees_at_first(config, roles.method):
+        expected = roles.method.distils and not excused and not _agrees_at_first(config, roles.method)
+        if step == 0 and roles.teacher is not None and expected:
             require_signal(roles.student, roles.method, streams, coef, silent, roles.teacher.name)
         lr = train.lr * lr_factor(step, planned, train.warmup, train.lr_schedule)
         norms.append(apply_step(optimizer, lr, train.grad_clip, where))

@@ -73,7 +73,7 @@ def _check_method(config: Experiment, mixed: MixedSection, method: Method) -> No
     if mixed.learn == "student":
         if "demonstrations" in method.needs:
             raise UserError(
-                f"{method.wanting('demonstrations')} imitates what the teacher wrote, and mixed.learn is 'student'; make it "
+                f"{method.wanting('demonstrations', 'imitate')} what the teacher wrote, and mixed.learn is 'student'; make it "
                 "'teacher'"
             )
         return
@@ -85,7 +85,7 @@ def _check_method(config: Experiment, mixed: MixedSection, method: Method) -> No
         )
     if mixed.learn == "both" and "demonstrations" in method.needs:
         raise UserError(
-            f"{method.wanting('demonstrations')} imitates what the teacher wrote, and mixed.learn 'both' would imitate the "
+            f"{method.wanting('demonstrations', 'imitate')} what the teacher wrote, and mixed.learn 'both' would imitate the "
             "student too; make it 'teacher'"
         )
     if method.importance.name != "none":

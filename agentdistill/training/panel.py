@@ -114,11 +114,13 @@ class Panel:
         assign: the name of the teacher of a trajectory.
         width: ids that all of them know, where their output heads differ; the wider ones are cut to it, so that what a token
             adds to the loss does not depend on which teachers share its micro-batch.
+        asked: the names of those that scored anything so far.
     """
 
     seats: Mapping[str, Seat]
     assign: Callable[[Trajectory], str] = field(default=lambda _: "")
     width: int | None = None
+    asked: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, scorer: TeacherScorer) -> Panel:
@@ -147,6 +149,7 @@ class Panel:
         for name, seat in self.seats.items():
             mine = [i for i, owner in enumerate(owners) if owner == name]
             if mine:
+                self.asked.add(name)
                 given = seat.scorer.score([(own if seat.privileged else plain)[i] for i in mine])
                 answers |= {i: self._cut(answer) for i, answer in zip(mine, given, strict=True)}
         return [answers[i] for i in range(len(owners))]

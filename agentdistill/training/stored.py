@@ -289,8 +289,8 @@ def _scorer(store: Store, batches: Sequence[str], name: str, where: str) -> Stor
     identity = files.identity()
     if identity is None:
         raise UserError(
-            f"{where} is '{name}', and the store {store.path} does not say who that is{nearest(name, store.scorers())}; add "
-            "scores with `agentdistill score`"
+            f"{where} is '{name}', and the store {store.path} does not say who that is; add scores with "
+            f"`agentdistill score`{nearest(name, store.scorers())}"
         )
     parts = [part for batch in batches for part in files.parts(batch)]
     scored = [part.k for part in parts if part.scored]
@@ -320,16 +320,16 @@ def require_enough(method: Method, store: Store, scorer: StoredScorer) -> None:
     if "distribution" not in method.needs:
         return
     wanted = method.top
-    asking = method.wanting("distribution")
+    asking = method.wanting("distribution", "need")
     if wanted is None:
         there = f"scores of sampled tokens{f' and the {scorer.top_k} likeliest ids' if scorer.top_k else ''}"
         raise UserError(
-            f"{asking} needs the teacher's full distributions, and the store {store.path} has {there} by "
+            f"{asking} the teacher's full distributions, and the store {store.path} has {there} by "
             f"'{scorer.name}' only; choose another method, or drop rollouts.scorer and let the teacher be loaded"
         )
     if wanted > scorer.top_k:
         raise UserError(
-            f"{asking} needs the teacher's {wanted} likeliest ids, and the store {store.path} has {scorer.top_k} by "
+            f"{asking} the teacher's {wanted} likeliest ids, and the store {store.path} has {scorer.top_k} by "
             f"'{scorer.name}'; score it with --top-k {wanted}, or lower k"
         )
 

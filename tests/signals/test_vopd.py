@@ -17,7 +17,7 @@ def test_baseline_is_minus_the_reverse_kl_on_student_tokens(make_table):
     assert BASELINES.resolve({"kind": "vopd", "top_k": 7})(table).tolist() == [0, 0, -0.125, -1.0]
 
 
-@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("k", [2, 3, 4])
 def test_top_k_measure_is_the_kl_of_both_sides_renormalised_on_the_students_ids(k):
     student, teacher = logprobs(4, 6, 1), logprobs(4, 6, 2)
     expected = []
@@ -39,7 +39,12 @@ def test_as_many_ids_as_there_are_and_more_give_the_full_kl(k):
 
 def test_an_id_that_the_teacher_gives_no_chance_is_an_error_that_names_the_row(make_table):
     with pytest.raises(UserError, match=r"'rkl_topk' is inf at row 3"):
-        BASELINES.resolve({"kind": "vopd", "top_k": 1})(make_table([[2]], rkl_topk=[0.5, math.inf]))
+        BASELINES.resolve({"kind": "vopd", "top_k": 2})(make_table([[2]], rkl_topk=[0.5, math.inf]))
+
+
+def test_one_id_would_make_it_no_baseline_at_all_and_is_refused():
+    with pytest.raises(UserError, match=r"baseline 'vopd': top_k = 1 leaves one id .* as with baseline 'none'; set top_k to 2"):
+        BASELINES.resolve({"kind": "vopd", "top_k": 1})
 
 
 def test_full_distributions_are_needed_with_and_without_top_k():

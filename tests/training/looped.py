@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from agentdistill.chat import Chat
 from agentdistill.config import Experiment, override, parse_experiment
 from agentdistill.console import Console
 from agentdistill.environment import TextEnv
-from agentdistill.policies.base import SamplingParams
+from agentdistill.policies.base import SamplingParams, TeacherScorer
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
@@ -27,6 +27,7 @@ from agentdistill.training.check import check
 from agentdistill.training.journal import Journal
 from agentdistill.training.loop import Roles, distil
 from agentdistill.training.panel import Panel
+from agentdistill.training.stored_check import check_stored
 from agentdistill.training.teachers import MovingAverage
 from agentdistill.trajectory import Trajectory
 
@@ -102,20 +103,25 @@ def loop(
     teacher: CausalLM | Panel,
     reference: CausalLM,
     stop: Callable[[int], Any] = print,
+    tasks: Sequence[int] = range(50),
+    say: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Train `student` in place by the experiment's loop; its `iteration` records.
 
     Args:
-        teacher: another model, or several in a panel; ignored where the experiment's is the student's own weights.
+        teacher: another model, or several in a panel; ignored where the experiment's is the student's own weights, or stored.
         stop: called instead of an evaluation, every `eval.every` iterations.
     """
     method, schedule = Method.load(config.method), curricula.load(config.schedule)
     check(config, method, schedule)
+    stored = check_stored(config, method)
     own = {"live": student, "initial": copy.deepcopy(student), "ema": copy.deepcopy(student)}
     section = config.teacher
-    scores: TransformersScorer | Panel | None = None
+    scores: TeacherScorer | Panel | None = None
     if isinstance(teacher, Panel):
         scores = teacher
+    elif stored is not None:
+        scores = stored.scorers["teacher"]
     elif section is not None:
         scores = TransformersScorer(own.get(section.model, teacher), live=section.model == "live")
     pool = EnvPool(config.env.id, config.env.options)
@@ -127,12 +133,13 @@ def loop(
     )  # fmt: skip
     average = MovingAverage(own["ema"], section.decay or 0.9) if section is not None and section.model == "ema" else None
     roles = Roles(
-        student, scores, method, schedule, rollout, list(range(50)), average=average,
+        student, scores, method, schedule, rollout, tasks, average=average,
         reference=TransformersScorer(reference) if "reference" in " ".join(method.needs) else None,
+        stored=stored,
     )  # fmt: skip
     journal = Journal(folder)
     try:
-        distil(config, roles, journal, Store(folder / "store"), validate=stop, console=Console(lambda _: None))
+        distil(config, roles, journal, Store(folder / "store"), validate=stop, console=Console(say))
     finally:
         journal.close()
         pool.close()

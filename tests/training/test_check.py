@@ -85,6 +85,18 @@ def test_windowing_a_full_context_is_nothing_to_a_view_that_has_none() -> None:
     assert str(note(view={"kind": "window", "pairs": 3}, window=4)).startswith("env.window is for a view")
 
 
+def test_a_factor_of_a_term_that_is_not_there_is_named() -> None:
+    def note(method: object) -> str | None:
+        return without_effect(full(method=method))
+
+    assert note("opd") is note({"preset": "sod", "rl_coef": 0.5}) is note({"preset": "opd-exact", "kd_coef": 2}) is None
+    assert note({"preset": "opd", "rl_coef": 0.5}) == (
+        "method.rl_coef multiplies the reward term, and there is none; set method.rl, or drop rl_coef"
+    )
+    falling = {"kind": "linear", "start": 1, "by": -0.1}
+    assert str(note({"preset": "grpo", "kd_coef": falling})).startswith("method.kd_coef multiplies the distillation term")
+
+
 def full(**sections: Any) -> Experiment:
     about = {"env": "lab/X-v0", "student": {"model": "lab/student"}, "teacher": {"model": "lab/teacher"}, **sections}
     return parse_experiment(about)
@@ -119,6 +131,16 @@ def checked(config: Experiment) -> None:
         ({"method": "exopd", "reference": {"model": "./nowhere"}}, "there is no model folder './nowhere'"),
         ({"student": {"model": "live"}}, "student.model cannot be 'live'"),
         (
+            {"teacher": {"model": "intial", "privileged": True}},
+            "teacher.model 'intial' is no folder here (a model of the hub is written 'intial@main'); did you mean 'initial'?",
+        ),
+        ({"teachers": {"a": {"model": "x/y"}, "b": {"model": "Live"}}, "teacher": None}, "did you mean 'live'?"),
+        ({"method": "exopd", "reference": {"model": "inital"}}, "reference.model 'inital' is no folder here"),
+        (
+            {"method": {"preset": "opd-exact", "selection": "tip"}, "teacher": None},
+            "(selection 'tip' and divergence 'rkl' ask for the teacher's full distributions)",
+        ),
+        (
             {"method": "tcod-f2b", "schedule": "none"},
             "method 'tcod-f2b' is distillation under schedule 'tcod-f2b', and the experiment's schedule is 'none'",
         ),
@@ -147,6 +169,11 @@ def test_a_view_and_recorded_demonstrations_are_looked_at_before_anything_runs(e
 @pytest.mark.parametrize("method", ["exopd", "gopd", "adpa"])
 def test_a_reference_makes_such_a_method_whole(method: str) -> None:
     checked(full(method=method, reference={"model": "initial"}))
+
+
+@pytest.mark.parametrize("model", ["gpt2", "intial@main", "lab/intial", "tiny-gpt2"])
+def test_a_name_of_the_hub_that_is_like_none_of_the_students_own_passes(model: str) -> None:
+    checked(full(teacher={"model": model}))
 
 
 def test_a_decay_belongs_to_the_moving_average() -> None:

@@ -240,6 +240,18 @@ def test_the_student_comes_nearer_to_every_teacher_on_its_own_tasks(make_lm: Mak
         assert kl[-1] < 0.7 * kl[0], name
 
 
+def test_a_teacher_that_no_task_was_given_to_is_named_at_the_end(make_lm: Maker, tmp_path: Path) -> None:
+    student, said = make_lm(0), list[str]()
+    seats = {n: Seat(TransformersScorer(near(student, n, 1, noise=0.5))) for n in ("busy", "idle")}
+    environment.register("lab/Even-v0", Even)
+    try:
+        loop(tmp_path, student, experiment(), Panel(seats, lambda _: "busy"), student, say=said.append)
+    finally:
+        environment.unregister("lab/Even-v0")
+    notes = [line for line in said if "scored nothing" in line]
+    assert notes == ["note: teacher 'idle' scored nothing: no task of iterations 1 to 1 was its own"]
+
+
 TWO = {"a": {"model": "lab/a"}, "b": {"model": "lab/b"}}
 BY_TASK = {"kind": "task", "rules": {"x*": "a", "*": "b"}}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

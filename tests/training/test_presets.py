@@ -192,6 +192,12 @@ def test_a_signal_that_does_not_reach_the_gradient_is_refused_before_the_first_u
         assert torch.equal(new, old)
 
 
+def test_a_clip_that_holds_every_token_is_named(models: Models, tmp_path: Path) -> None:
+    config = experiment(method={"preset": "opsd", "divergence": {"clip": 1e-9}})
+    with pytest.raises(UserError, match=r"divergence 'opsd' has no effect: .*, or its clip of 1e-09 nats holds every token"):
+        loop(tmp_path, copy.deepcopy(models[0]), config, *models[1:])
+
+
 def test_a_term_as_small_as_its_coefficient_is_one_that_arrives(models: Models, tmp_path: Path) -> None:
     small = {"signal": "opd", "kd_coef": 1e-12}
     [record] = loop(tmp_path, copy.deepcopy(models[0]), experiment(method=small), *models[1:])
@@ -222,3 +228,16 @@ def test_a_teacher_with_the_students_weights_has_no_effect_whoever_it_is(models:
         UserError, match=r"signal 'opd' has no effect: .* either teacher 'tiny-0' says nothing that the student"
     ):
         loop(tmp_path, student, experiment(), copy.deepcopy(models[0]), models[2])
+
+
+def test_a_schedule_may_begin_where_student_and_teacher_say_the_same(models: Models, tmp_path: Path) -> None:
+    """As in games that all begin with one command: what comes later is not yet seen, and the run goes on to it."""
+    config = experiment(schedule="tcod-f2b")
+    [record] = loop(tmp_path, copy.deepcopy(models[0]), config, copy.deepcopy(models[0]), models[2])
+    assert record["depth"] == 1
+    assert record["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_lost_signal_is_refused_under_a_schedule_too(models: Models, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="signal 'test-lost' has no effect"):
+        loop(tmp_path, copy.deepcopy(models[0]), experiment(method={"signal": "test-lost"}, schedule="tcod-f2b"), *models[1:])
