@@ -7,15 +7,18 @@ to where they agree.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from agentdistill.policies.attention import grouped
 from agentdistill.policies.base import Request, Sample, SamplingParams
 from agentdistill.policies.kv import RaggedCache
 from agentdistill.policies.model import CausalLM
+from agentdistill.policies.packed import PackedLinears
 from agentdistill.policies.sampling import choose
 
 
@@ -55,11 +58,13 @@ class TransformersSampler:
         self.lm, self.prefill_tokens = lm, prefill_tokens
         self.name, self.version, self.forwarded = lm.name, 0, 0
         self._cache, self._rows = RaggedCache(), list[_Row]()
+        self._linears = PackedLinears(lm.model)
 
     def release(self, keys: Iterable[int] | None = None) -> None:
         """Forget these episodes; with no argument, all of them and the cache's memory too."""
         if keys is None:
             self._cache, self._rows = RaggedCache(), []
+            self._linears.forget()
             return
         gone = set(keys)
         for i in reversed(range(len(self._rows))):
@@ -140,14 +145,17 @@ class TransformersSampler:
         positions = torch.tensor(cached, device=device)[:, None] + torch.arange(width, device=device)
         mask = torch.arange(span, device=device) <= positions[:, :, None]
         self._cache.begin(rows, positions, span, max(len(self._rows), rows.stop))
-        hidden = self.lm.hidden(
-            ids, attention_mask=mask[:, None], position_ids=positions, past_key_values=self._cache, use_cache=True
-        )
-        last = torch.tensor([len(p) - 1 for p in fresh], device=device)
+        decoding = self._linears.active(len(jobs)) if width == 1 else contextlib.nullcontext()
+        with grouped(self.lm.model), decoding:
+            hidden = self.lm.hidden(
+                ids, attention_mask=mask[:, None], position_ids=positions, past_key_values=self._cache, use_cache=True
+            )
+            last = torch.tensor([len(p) - 1 for p in fresh], device=device)
+            logits = self.lm.logits(hidden[torch.arange(len(jobs), device=device), last])
         for i, job in enumerate(jobs):
             self._rows[rows.start + i].tokens += job.pending
             self.forwarded += len(job.pending)
-        return self.lm.logits(hidden[torch.arange(len(jobs), device=device), last])
+        return logits
 
     def _compact(self, active: list[_Job], running: list[int]) -> list[_Job]:
         """Swap the finished rows behind the running ones."""
