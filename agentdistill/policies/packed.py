@@ -55,9 +55,10 @@ class PackedLinears:
 
 def _packable(model: nn.Module) -> Iterator[nn.Linear]:
     for layer in model.modules() if torch.backends.mkldnn.is_available() else ():  # type: ignore[no-untyped-call]
-        if type(layer) is nn.Linear and layer.weight.numel() >= SMALLEST:
-            if layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32:
-                yield layer
+        if type(layer) is not nn.Linear or layer.weight.numel() < SMALLEST:
+            continue
+        if layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32:
+            yield layer
 
 
 def _forward(layer: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
