@@ -342,6 +342,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--words", type=int, default=100, help="length of the single-turn message, about")
     parser.add_argument("--budget", type=int, default=1024, help="our train.token_budget")
+    parser.add_argument("--models", type=Path, help="folder in which the two models are kept for the next run")
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--about", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -350,9 +351,11 @@ def main() -> None:
         return
     found = {}
     with tempfile.TemporaryDirectory() as name:
-        make_models(Path(name), options.trl)
+        folder = options.models or Path(name)
+        if not (folder / "teacher" / "config.json").exists():
+            make_models(folder, options.trl)
         for turns in options.turns:
-            found[turns] = compare(options.trl, Path(name), turns, options)
+            found[turns] = compare(options.trl, folder, turns, options)
             print(json.dumps(found[turns]), flush=True)
     out: dict[str, Any] = {"benchmark": "against_trl", "batch": BATCH, "repeats": options.repeats}
     for turns, each in found.items():
