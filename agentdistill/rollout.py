@@ -92,6 +92,10 @@ class Episode:
         return own is not None and len(self.trajectory.turns) >= self.trajectory.prefix_turns + own
 
 
+class RolloutStopped(Exception):
+    """The rollout was told to stop before its episodes were over."""
+
+
 class Rollout:
     """Rolls out batches of tasks.
 
@@ -102,6 +106,10 @@ class Rollout:
         limits: what bounds an episode.
         privileged: render each fresh prompt a second time with the environment's plan in it, for a teacher that may see it.
         partner: goes on where a task's `own_turns` are played, in the student's context; of the same vocabulary.
+
+    Attributes:
+        clock: seconds spent, added up until somebody resets it.
+        stopped: another thread sets it to end `run` with `RolloutStopped` after the turn that is being played.
     """
 
     def __init__(
@@ -111,6 +119,7 @@ class Rollout:
         self.pool, self.sampler, self.chat, self.limits, self.privileged = pool, sampler, chat, limits, privileged
         self.partner = partner
         self.clock = Clock()
+        self.stopped = False
 
     def run(self, tasks: Sequence[Task], params: SamplingParams, batch: str) -> list[Trajectory]:
         """Play every task to its end; trajectories come in the order of the tasks, ids are `<batch>/<index>`."""
@@ -193,6 +202,11 @@ class Rollout:
         """Play everybody to the end, turn by turn."""
         while playing := [e for e in episodes if not e.over]:
             self._turn(playing, params)
+            self._check_stopped()
+
+    def _check_stopped(self) -> None:
+        if self.stopped:
+            raise RolloutStopped
 
     def _turn(self, playing: list[Episode], params: SamplingParams) -> None:
         """One message of everybody who is playing: the student's, and the partner's where it has taken over."""

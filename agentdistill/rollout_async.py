@@ -53,6 +53,7 @@ class AsyncRollout(Rollout):
                 said[request.key] = (sample, action, time.perf_counter() - begun.pop(request.key))
                 self.pool.put([Question(request.key, "step", (action,))])
             sampled = time.perf_counter()
+            self._check_stopped()
             answers = self.pool.collect(wait=not begun) if said else []
             self.clock.generate += sampled - started
             self.clock.environment += time.perf_counter() - sampled
