@@ -283,6 +283,8 @@ class EngineSection(Section):
 
     kind: Literal["local"] = Field("local", description="one process")
     threads: int = Field(0, ge=0, le=4096, description="CPU threads for torch; 0: its own choice")
+    async_rollouts: bool = Field(False, description="episodes at their own pace; needs env.workers (see docs/speed.md)")
+    overlap: bool = Field(False, description="play the next episodes during the update, one step off policy")
 
 
 class LogSection(Section):

@@ -63,6 +63,32 @@ class EnvPool:
         """
         return (self._away or self._here).ask_all(questions)
 
+    @property
+    def away(self) -> bool:
+        """Whether the environments are in worker processes, which step while this one does something else."""
+        return self._away is not None
+
+    def put(self, questions: Sequence[Question]) -> None:
+        """Ask slots whose episodes have begun, one question each, without waiting for the answers, which `collect` gives.
+
+        Raises:
+            RuntimeError: without workers. Otherwise as `ask`.
+        """
+        self._workers().put(questions)
+
+    def collect(self, *, wait: bool) -> list[tuple[int, Any]]:
+        """The answers that have come to what was `put`: slots, each with its answer or the fault that it met with.
+
+        Args:
+            wait: until there is one at least, if there is any to come.
+        """
+        return self._workers().collect(wait=wait)
+
+    def _workers(self) -> WorkerEnvironments:
+        if self._away is None:
+            raise RuntimeError(f"the environments of '{self.env_id}' are in this process, which steps them while it is asked")
+        return self._away
+
     def play(self, episodes: Iterable[Play[T]]) -> list[T]:
         """Play episodes side by side, a few for each worker or one by one in this process; what they return, in order.
 

@@ -9,9 +9,10 @@ question, or whose call takes too long, is at fault itself.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,23 +143,62 @@ class WorkerEnvironments:
             (self._seat(question.slot).queue if there is None else there).append(_Job(question, index))
         for seat in self._seats:
             seat.look = True
+        with self._whole():
+            while self._round(talk):
+                pass
+
+    def put(self, questions: Sequence[Question]) -> None:
+        """Ask questions whose answers `collect` gives, of episodes that have begun; nothing is waited for.
+
+        Raises:
+            UserError: as `ask_all` does.
+        """
+        for question in questions:
+            self._seat(question.slot).queue.append(_Job(question, question.slot))
+        with self._whole():
+            self._send_waiting(_Talk(lambda slot, answer: None, Deal([], len(self._seats)), {}, goes_on=True))
+
+    def collect(self, *, wait: bool) -> list[tuple[int, Any]]:
+        """Slots and answers, as `ask_all` would give them, of questions that were `put`: all that are here.
+
+        Args:
+            wait: until there is one at least, if there is any to come.
+        """
+        answers: list[tuple[int, Any]] = []
+        talk = _Talk(lambda slot, answer: answers.append((slot, answer)), Deal([], len(self._seats)), {}, goes_on=True)
+        with self._whole():
+            while self._round(talk, wait=wait) and wait and not answers:
+                pass
+        return answers
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Where this is cut short, an answer may still come and be taken for another's, so what is busy then is stopped."""
         try:
-            while True:
-                idle = [seat for seat in self._seats if not seat.sent]
-                for seat in idle:
-                    self._deal(seat, talk)
-                self._renew(idle)
-                for seat in idle:
-                    if seat.queue:
-                        self._send(seat, talk)
-                if not (busy := [seat for seat in self._seats if seat.queue or seat.sent]):
-                    return
-                self._hear(busy, talk)
-        finally:
-            for seat in self._seats:  # where this was cut short, an answer may still come and be taken for another's
+            yield
+        except BaseException:
+            for seat in self._seats:
                 if seat.queue or seat.sent:
                     self._stop(seat)
                     seat.queue.clear()
+            raise
+
+    def _round(self, talk: _Talk, *, wait: bool = True) -> bool:
+        """Send what can be sent and take what has come; False where there is nothing left to wait for."""
+        self._send_waiting(talk)
+        busy = [seat for seat in self._seats if seat.queue or seat.sent]
+        if busy:
+            self._hear(busy, talk, wait)
+        return bool(busy)
+
+    def _send_waiting(self, talk: _Talk) -> None:
+        idle = [seat for seat in self._seats if not seat.sent]
+        for seat in idle:
+            self._deal(seat, talk)
+        self._renew(idle)
+        for seat in idle:
+            if seat.queue:
+                self._send(seat, talk)
 
     def release(self, slots: Collection[int]) -> None:
         """Forget the episodes of slots of which nothing more is asked until their next reset."""
@@ -230,14 +270,16 @@ class WorkerEnvironments:
             self._failed_start(seat, f"{type(error).__name__}: {error}")
         seat.deadline = time.monotonic() + START_TIMEOUT
 
-    def _hear(self, busy: Sequence[_Seat], talk: _Talk) -> None:
-        """Wait for something to happen, and take what has."""
+    def _hear(self, busy: Sequence[_Seat], talk: _Talk, wait: bool) -> None:
+        """Wait for something to happen, if that is wanted, and take what has."""
         seats = [(seat, seat.process) for seat in busy if seat.process is not None]
         waiting = bool(talk.starting) or talk.goes_on
         # Answers then come several at a time, and this process takes less of what the workers run on.
-        time.sleep(min(_NAP, (min if waiting else max)(seat.pace * max(len(seat.sent) - 1, 0) / 2 for seat in busy)))
+        if wait:
+            time.sleep(min(_NAP, (min if waiting else max)(seat.pace * max(len(seat.sent) - 1, 0) / 2 for seat in busy)))
         if seats:
-            readable([process for _, process in seats], min(seat.deadline for seat, _ in seats) - time.monotonic())
+            left = min(seat.deadline for seat, _ in seats) - time.monotonic()
+            readable([process for _, process in seats], left if wait else 0)
         for seat, process in seats:
             try:
                 messages = process.receive()

@@ -76,7 +76,7 @@ class Clock:
 
 
 @dataclass(slots=True)
-class _Episode:
+class Episode:
     """An episode in play: the trajectory so far, and the live context."""
 
     slot: int
@@ -92,6 +92,10 @@ class _Episode:
         return own is not None and len(self.trajectory.turns) >= self.trajectory.prefix_turns + own
 
 
+class RolloutStopped(Exception):
+    """The rollout was told to stop before its episodes were over."""
+
+
 class Rollout:
     """Rolls out batches of tasks.
 
@@ -102,6 +106,10 @@ class Rollout:
         limits: what bounds an episode.
         privileged: render each fresh prompt a second time with the environment's plan in it, for a teacher that may see it.
         partner: goes on where a task's `own_turns` are played, in the student's context; of the same vocabulary.
+
+    Attributes:
+        clock: seconds spent, added up until somebody resets it.
+        stopped: another thread sets it to end `run` with `RolloutStopped` after the turn that is being played.
     """
 
     def __init__(
@@ -111,6 +119,7 @@ class Rollout:
         self.pool, self.sampler, self.chat, self.limits, self.privileged = pool, sampler, chat, limits, privileged
         self.partner = partner
         self.clock = Clock()
+        self.stopped = False
 
     def run(self, tasks: Sequence[Task], params: SamplingParams, batch: str) -> list[Trajectory]:
         """Play every task to its end; trajectories come in the order of the tasks, ids are `<batch>/<index>`."""
@@ -119,15 +128,14 @@ class Rollout:
         self.sampler.release()
         episodes = self._open(tasks, params, batch)
         self._replay(episodes)
-        while playing := [e for e in episodes if not e.over]:
-            self._turn(playing, params)
+        self._go_on(episodes, params)
         self.sampler.release()
         if self.partner is not None:
             self.partner.release()
         self.pool.release(range(len(episodes)))
         return [e.trajectory for e in episodes]
 
-    def _open(self, tasks: Sequence[Task], params: SamplingParams, batch: str) -> list[_Episode]:
+    def _open(self, tasks: Sequence[Task], params: SamplingParams, batch: str) -> list[Episode]:
         """Start every task."""
         calls = ("system_prompt", "plan") if self.privileged else ("system_prompt",)
         questions = []
@@ -140,7 +148,7 @@ class Rollout:
             for slot, task in enumerate(tasks)
         ]
 
-    def _opened(self, slot: int, task: Task, params: SamplingParams, batch: str, answers: Sequence[Any]) -> _Episode:
+    def _opened(self, slot: int, task: Task, params: SamplingParams, batch: str, answers: Sequence[Any]) -> Episode:
         trajectory = Trajectory(
             id=f"{batch}/{slot:04d}",
             env_id=self.pool.env_id,
@@ -158,7 +166,7 @@ class Rollout:
         limits = self.limits
         window = limits.window if limits.overflow == "window" else None
         context = Context(self.chat, limits.view, limits.max_context, window)
-        episode = _Episode(slot, task, trajectory, context)
+        episode = Episode(slot, task, trajectory, context)
         for answer in answers:
             if isinstance(answer, EnvironmentFault):
                 return self._fault(episode, answer)
@@ -168,11 +176,11 @@ class Rollout:
         trajectory.messages = opening(system, first.observation)
         return self._shown(episode, context.begin(system, first))
 
-    def _replay(self, episodes: Sequence[_Episode]) -> None:
+    def _replay(self, episodes: Sequence[Episode]) -> None:
         """Play what the tasks have in front."""
         for turn in range(max((len(e.task.prefix) for e in episodes), default=0)):
             live = [e for e in episodes if not e.over and turn < len(e.task.prefix)]
-            shown: dict[Author, list[tuple[_Episode, Sample, str]]] = {"expert": [], "earlier": []}
+            shown: dict[Author, list[tuple[Episode, Sample, str]]] = {"expert": [], "earlier": []}
             for episode in live:
                 said = episode.task.prefix[turn]
                 if isinstance(said, Turn):
@@ -190,7 +198,17 @@ class Rollout:
         same = known and self.chat.decode(said.action_ids) == said.action
         return list(said.action_ids) if same else self.chat.message_ids(said.action)
 
-    def _turn(self, playing: list[_Episode], params: SamplingParams) -> None:
+    def _go_on(self, episodes: Sequence[Episode], params: SamplingParams) -> None:
+        """Play everybody to the end, turn by turn."""
+        while playing := [e for e in episodes if not e.over]:
+            self._turn(playing, params)
+            self._check_stopped()
+
+    def _check_stopped(self) -> None:
+        if self.stopped:
+            raise RolloutStopped
+
+    def _turn(self, playing: list[Episode], params: SamplingParams) -> None:
         """One message of everybody who is playing: the student's, and the partner's where it has taken over."""
         own, handed = [e for e in playing if not e.handed_over], [e for e in playing if e.handed_over]
         if own:
@@ -198,18 +216,9 @@ class Rollout:
         if handed and self.partner is not None:
             self._sample(self.partner, "teacher", handed, params)
 
-    def _sample(self, sampler: Sampler, author: Author, playing: list[_Episode], params: SamplingParams) -> None:
+    def _sample(self, sampler: Sampler, author: Author, playing: list[Episode], params: SamplingParams) -> None:
         started = time.perf_counter()
-        requests = [
-            Request(
-                key=e.slot,
-                context=e.context.ids,
-                seed=derive(e.task.sample_seed, len(e.trajectory.turns)),
-                stop_ids=self.chat.stop_ids,
-                max_tokens=self.limits.max_context - len(e.context.ids),
-            )
-            for e in playing
-        ]
+        requests = [self._request(e) for e in playing]
         samples = sampler.generate(requests, params)
         spent = time.perf_counter() - started
         self.clock.generate += spent
@@ -217,14 +226,22 @@ class Rollout:
         self._play(moves, author, spent / len(playing))
         sampler.release([e.slot for e in playing if e.over or (author == "student" and e.handed_over)])
 
-    def _play(self, moves: Sequence[tuple[_Episode, Sample, str]], author: Author, seconds: float) -> None:
+    def _request(self, episode: Episode) -> Request:
+        """The next message of an episode."""
+        context = episode.context.ids
+        return Request(
+            key=episode.slot,
+            context=context,
+            seed=derive(episode.task.sample_seed, len(episode.trajectory.turns)),
+            stop_ids=self.chat.stop_ids,
+            max_tokens=self.limits.max_context - len(context),
+        )
+
+    def _play(self, moves: Sequence[tuple[Episode, Sample, str]], author: Author, seconds: float) -> None:
         """Hand everybody's message to the environments and record the turns."""
         answers = self._ask([Question(episode.slot, "step", (action,)) for episode, _, action in moves])
         for (episode, sample, action), answer in zip(moves, answers, strict=True):
-            if isinstance(answer, EnvironmentFault):
-                self._fault(episode, answer)
-            else:
-                self._record(episode, sample, action, author, seconds, answer)
+            self._take(episode, sample, action, author, seconds, answer)
 
     def _ask(self, questions: Sequence[Question]) -> list[Any]:
         started = time.perf_counter()
@@ -232,7 +249,13 @@ class Rollout:
         self.clock.environment += time.perf_counter() - started
         return answers
 
-    def _record(self, episode: _Episode, sample: Sample, action: str, author: Author, seconds: float, answer: Answer) -> None:
+    def _take(
+        self, episode: Episode, sample: Sample, action: str, author: Author, seconds: float, answer: Answer | EnvironmentFault
+    ) -> None:
+        """Record a turn, or the fault that ends the episode."""
+        if isinstance(answer, EnvironmentFault):
+            self._fault(episode, answer)
+            return
         context = episode.context
         turn = Turn(
             prompt_ids=context.prompt.ids,
@@ -261,7 +284,7 @@ class Rollout:
         else:
             self._shown(episode, context.extend(sample.ids, action, answer))
 
-    def _ended(self, episode: _Episode, answer: Answer) -> StopReason | None:
+    def _ended(self, episode: Episode, answer: Answer) -> StopReason | None:
         played = len(episode.trajectory.turns)
         if answer.terminated:
             return StopReason.TERMINATED
@@ -274,7 +297,7 @@ class Rollout:
         return None
 
     @staticmethod
-    def _shown(episode: _Episode, fits: bool) -> _Episode:
+    def _shown(episode: Episode, fits: bool) -> Episode:
         """Take note of how the next prompt was shown; the episode ends where it leaves no room for a message."""
         episode.trajectory.windowed = episode.context.windowed
         if not fits:
@@ -282,7 +305,7 @@ class Rollout:
         return episode
 
     @staticmethod
-    def _fault(episode: _Episode, fault: EnvironmentFault) -> _Episode:
+    def _fault(episode: Episode, fault: EnvironmentFault) -> Episode:
         episode.over, episode.trajectory.success = True, False
         episode.trajectory.stop_reason, episode.trajectory.error = StopReason.ENV_ERROR, str(fault)
         return episode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -81,6 +81,19 @@ class Sampler(Protocol):
 
     def release(self, keys: Iterable[int] | None = None) -> None:
         """Forget these episodes (all of them by default)."""
+        ...
+
+
+@runtime_checkable
+class ContinuousSampler(Sampler, Protocol):
+    """A sampler that takes requests up while others are being sampled, and gives each sample as soon as it is there."""
+
+    def begin(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """Take requests up; each key at most once at a time, and the same parameters as what is still being sampled."""
+        ...
+
+    def advance(self) -> list[tuple[Request, Sample]]:
+        """Sample a token for everybody who was taken up; the messages that are finished by it."""
         ...
 
 

@@ -7,15 +7,18 @@ to where they agree.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from agentdistill.policies.attention import grouped
 from agentdistill.policies.base import Request, Sample, SamplingParams
 from agentdistill.policies.kv import RaggedCache
 from agentdistill.policies.model import CausalLM
+from agentdistill.policies.packed import PackedLinears
 from agentdistill.policies.sampling import choose
 
 
@@ -31,7 +34,6 @@ class _Row:
 class _Job:
     """A message being sampled."""
 
-    order: int
     request: Request
     limit: int
     rng: random.Random
@@ -40,7 +42,7 @@ class _Job:
 
 
 class TransformersSampler:
-    """`Sampler` over a `CausalLM`.
+    """`ContinuousSampler` over a `CausalLM`: rows join and leave the batch between two tokens.
 
     Args:
         lm: the model; its weights may change between calls of `generate` once `release` was called.
@@ -55,11 +57,14 @@ class TransformersSampler:
         self.lm, self.prefill_tokens = lm, prefill_tokens
         self.name, self.version, self.forwarded = lm.name, 0, 0
         self._cache, self._rows = RaggedCache(), list[_Row]()
+        self._linears = PackedLinears(lm.model)
+        self._active, self._params, self._logits = list[_Job](), SamplingParams(), torch.empty(0)
 
     def release(self, keys: Iterable[int] | None = None) -> None:
-        """Forget these episodes; with no argument, all of them and the cache's memory too."""
+        """Forget these episodes, of which none is being sampled; with no argument, all of them and the cache's memory too."""
         if keys is None:
-            self._cache, self._rows = RaggedCache(), []
+            self._cache, self._rows, self._active, self._logits = RaggedCache(), [], [], torch.empty(0)
+            self._linears.forget()
             return
         gone = set(keys)
         for i in reversed(range(len(self._rows))):
@@ -67,55 +72,74 @@ class TransformersSampler:
                 self._swap(i, len(self._rows) - 1)
                 self._rows.pop()
 
-    @torch.no_grad()
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[Sample]:
         """Sample one message a request (see `Sampler`)."""
-        was_training = self.lm.model.training
+        if self._active:
+            raise RuntimeError("messages that were begun are still being sampled")
+        self.begin(requests, params)
+        done: dict[int, Sample] = {}
+        while self._active:
+            done |= {request.key: sample for request, sample in self.advance()}
+        return [done[request.key] for request in requests]
+
+    @torch.no_grad()
+    def begin(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """Take requests up beside those that are being sampled (see `ContinuousSampler`)."""
         self.lm.model.train(False)
-        jobs = [self._admit(i, request, params) for i, request in enumerate(requests)]
-        done: list[_Job] = []
-        logits = self._prefill(jobs)
-        active = jobs
-        while active:
-            ids, tempered, plain = choose(logits, params, [job.rng.random() for job in active])
-            for job, token, lp, lp1 in zip(active, ids, tempered, plain, strict=True):
-                job.sample.ids.append(token)
-                job.sample.logprobs.append(lp)
-                job.sample.logprobs_t1.append(lp1)
-                job.pending = [token]
-                if token in job.request.stop_ids:
-                    job.sample.finish = "stop"
-            running = [i for i, job in enumerate(active) if self._running(job)]
-            done += [job for job in active if not self._running(job)]
-            active = self._compact(active, running)
-            if active:
-                logits = self._forward(slice(0, len(active)), active)
-        self.lm.model.train(was_training)
-        return [job.sample for job in sorted(done, key=lambda job: job.order)]
+        first = len(self._active)
+        jobs = [self._admit(first + i, request, params) for i, request in enumerate(requests)]
+        if jobs:
+            self._params = params
+            logits = self._prefill(jobs, first)
+            self._logits = torch.cat([self._logits, logits]) if first else logits
+            self._active += jobs
+
+    @torch.no_grad()
+    def advance(self) -> list[tuple[Request, Sample]]:
+        """One token for everybody who is being sampled; what is finished by it (see `ContinuousSampler`)."""
+        if not self._active:
+            return []
+        active = self._active
+        for job, token, lp, lp1 in zip(
+            active, *choose(self._logits, self._params, [job.rng.random() for job in active]), strict=True
+        ):
+            job.sample.ids.append(token)
+            job.sample.logprobs.append(lp)
+            job.sample.logprobs_t1.append(lp1)
+            job.pending = [token]
+            if token in job.request.stop_ids:
+                job.sample.finish = "stop"
+        running = [i for i, job in enumerate(active) if self._running(job)]
+        done = [(job.request, job.sample) for job in active if not self._running(job)]
+        self._active = self._compact(active, running)
+        if self._active:
+            self._logits = self._forward(slice(0, len(self._active)), self._active)
+        return done
 
     @staticmethod
     def _running(job: _Job) -> bool:
         return job.sample.finish != "stop" and len(job.sample.ids) < job.limit
 
-    def _admit(self, order: int, request: Request, params: SamplingParams) -> _Job:
-        """Give the request row number `order`, and find what of its context the cache lacks."""
+    def _admit(self, place: int, request: Request, params: SamplingParams) -> _Job:
+        """Give the request row number `place`, and find what of its context the cache lacks."""
         context = list(request.context)
-        at = next((i for i in range(order, len(self._rows)) if self._rows[i].key == request.key), None)
+        at = next((i for i in range(place, len(self._rows)) if self._rows[i].key == request.key), None)
         if at is None:
             self._rows.append(_Row(request.key))
             at = len(self._rows) - 1
-        self._swap(order, at)
-        row = self._rows[order]
+        self._swap(place, at)
+        row = self._rows[place]
         known = len(row.tokens)
         if context[:known] != row.tokens:
             known = next(i for i, (a, b) in enumerate(zip([*context, -1], [*row.tokens, -2], strict=False)) if a != b)
         known = min(known, len(context) - 1)  # the last token is computed again for its logits
         row.tokens = context[:known]
         limit = min(params.max_tokens, request.max_tokens or params.max_tokens)
-        return _Job(order, request, limit, random.Random(request.seed), context[known:])
+        return _Job(request, limit, random.Random(request.seed), context[known:])
 
-    def _prefill(self, jobs: list[_Job]) -> torch.Tensor:
-        """Feed every job's pending tokens in passes of bounded size; logits `[n, V]` after each job's last one."""
+    def _prefill(self, jobs: list[_Job], first: int) -> torch.Tensor:
+        """Feed the pending tokens of jobs, of which the first has row `first`, in passes of bounded size; their logits `[n, V]`
+        after each one's last token."""
         out: list[torch.Tensor] = []
         start = 0
         while start < len(jobs):
@@ -125,7 +149,7 @@ class TransformersSampler:
                 if stop > start and longest * (stop + 1 - start) > self.prefill_tokens:
                     break
                 stop += 1
-            out.append(self._forward(slice(start, stop), jobs[start:stop]))
+            out.append(self._forward(slice(first + start, first + stop), jobs[start:stop]))
             start = stop
         return torch.cat(out)
 
@@ -140,14 +164,17 @@ class TransformersSampler:
         positions = torch.tensor(cached, device=device)[:, None] + torch.arange(width, device=device)
         mask = torch.arange(span, device=device) <= positions[:, :, None]
         self._cache.begin(rows, positions, span, max(len(self._rows), rows.stop))
-        hidden = self.lm.hidden(
-            ids, attention_mask=mask[:, None], position_ids=positions, past_key_values=self._cache, use_cache=True
-        )
-        last = torch.tensor([len(p) - 1 for p in fresh], device=device)
+        decoding = self._linears.active(len(jobs)) if width == 1 else contextlib.nullcontext()
+        with grouped(self.lm.model), decoding:
+            hidden = self.lm.hidden(
+                ids, attention_mask=mask[:, None], position_ids=positions, past_key_values=self._cache, use_cache=True
+            )
+            last = torch.tensor([len(p) - 1 for p in fresh], device=device)
+            logits = self.lm.logits(hidden[torch.arange(len(jobs), device=device), last])
         for i, job in enumerate(jobs):
             self._rows[rows.start + i].tokens += job.pending
             self.forwarded += len(job.pending)
-        return self.lm.logits(hidden[torch.arange(len(jobs), device=device), last])
+        return logits
 
     def _compact(self, active: list[_Job], running: list[int]) -> list[_Job]:
         """Swap the finished rows behind the running ones."""

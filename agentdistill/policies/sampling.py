@@ -8,6 +8,8 @@ import torch
 
 from agentdistill.policies.base import SamplingParams
 
+BLOCK = 256  # ids whose weights are summed at once
+
 
 def choose(
     logits: torch.Tensor, params: SamplingParams, uniforms: Sequence[float]
@@ -28,10 +30,31 @@ def choose(
         return ids.tolist(), picked, picked
     tempered = at_one if params.temperature == 1 else torch.log_softmax(logits / params.temperature, dim=-1)
     probs = truncate(tempered.exp(), params.top_k, params.top_p)
-    cumulative = probs.double().cumsum(dim=-1)
-    target = torch.tensor(uniforms, dtype=torch.float64, device=logits.device) * cumulative[:, -1]
-    ids = torch.searchsorted(cumulative, target[:, None], right=True).clamp_(max=logits.shape[-1] - 1)
+    ids = draw(probs, torch.tensor(uniforms, dtype=torch.float64, device=logits.device))[:, None]
     return ids[:, 0].tolist(), tempered.gather(1, ids)[:, 0].tolist(), at_one.gather(1, ids)[:, 0].tolist()
+
+
+def draw(probs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """`[n]` the first id at which the cumulated weights exceed `uniforms · total`; one of weight 0 is never drawn.
+
+    The block in which that happens is found first, from the blocks' sums, so only one block a row is cumulated. The sums are in
+    float64: against cumulating the whole row, an id can differ only where both sides agree to about 15 digits.
+
+    Args:
+        probs: `[n, V]` weights of at least 0, at least one a row above 0.
+        uniforms: `[n]` float64 in [0, 1).
+    """
+    n, width = probs.shape
+    blocks = torch.nn.functional.pad(probs, (0, -width % BLOCK)).view(n, -1, BLOCK)
+    ends = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    target = uniforms[:, None] * ends[:, -1:]
+    block = torch.searchsorted(ends, target, right=True).clamp_(max=ends.shape[1] - 1)
+    inside = blocks[torch.arange(n, device=probs.device), block[:, 0]].double().cumsum(dim=-1)
+    rest = target - torch.where(block > 0, ends.gather(1, (block - 1).clamp_(min=0)), 0.0)
+    place = torch.searchsorted(inside, rest, right=True)
+    # Rounding may carry the target past the block's last weight; the id is then the last that has any.
+    last = torch.searchsorted(inside, inside[:, -1:].contiguous())
+    return (block * BLOCK + torch.minimum(place, last))[:, 0]
 
 
 def truncate(probs: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:

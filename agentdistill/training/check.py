@@ -152,6 +152,7 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
     _check_teachers(config, schedule)
     _check_own_weights(config, method)
     check_mixed(config, method)
+    _check_pace(config)
     played = config.rollouts is None  # stored groups are counted when the store is read (`StoredEpisodes.require`)
     if played and config.train.rollouts == 1 and method.rewarded:
         raise UserError(
@@ -166,6 +167,29 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
     for section in (config.student, *config.teacher_roles.values()):
         if is_tiny(section.model) and section.sft is None:
             raise UserError(f"model '{section.model}' starts from random weights; give it an sft section")
+
+
+def _check_pace(config: Experiment) -> None:
+    """Refuse what neither episodes at their own pace nor episodes played ahead can be combined with."""
+    for name in ("async_rollouts", "overlap"):
+        if getattr(config.engine, name) and config.mixed is not None:
+            raise UserError(
+                f"engine.{name} is for episodes that the student plays alone, and there is a mixed section; drop one"
+            )
+        if getattr(config.engine, name) and config.rollouts is not None:
+            raise UserError(
+                f"engine.{name} is for episodes that are played, and those of a rollouts section are stored; drop one"
+            )
+    if config.engine.async_rollouts and not config.env.workers:
+        raise UserError(
+            "engine.async_rollouts needs environments in worker processes, since a step in this one would stop the sampler; "
+            "set env.workers to the number of episodes that are played at once"
+        )
+    if config.engine.overlap and config.student.lora is not None:
+        raise UserError(
+            "engine.overlap plays with a copy of the student's weights, and adapters share theirs with what is trained; drop "
+            "engine.overlap or student.lora"
+        )
 
 
 def _check_models(config: Experiment) -> None:

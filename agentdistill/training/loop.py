@@ -22,10 +22,11 @@ from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.model import CausalLM
 from agentdistill.pool import EnvironmentFault
 from agentdistill.recorded import Recorded
-from agentdistill.rollout import Rollout, Task
+from agentdistill.rollout import Clock, Rollout, Task
 from agentdistill.seeds import derive, permutation
 from agentdistill.signals import Method, Streams
 from agentdistill.store import Store
+from agentdistill.training.ahead import Ahead, Played, goes_ahead
 from agentdistill.training.evaluate import env_failures
 from agentdistill.training.health import (
     agreement,
@@ -59,7 +60,7 @@ _BATCH = re.compile(r"iter-([0-9]+)")
 class Roles:
     """Who takes part in the loop. `average` is the teacher's model, where it follows the student.
 
-    `stored` gives the episodes, where none are played.
+    `stored` gives the episodes, where none are played; `ahead` plays them, where that is done during the update.
     """
 
     student: CausalLM
@@ -72,6 +73,7 @@ class Roles:
     reference: TeacherScorer | None = None
     average: MovingAverage | None = None
     stored: StoredEpisodes | None = None
+    ahead: Ahead | None = None
 
 
 def distil(
@@ -136,13 +138,9 @@ def _iteration(
 ) -> str:
     """One round; what it came to, in a few words."""
     began = time.perf_counter()
-    clock = roles.rollout.clock
-    clock.generate = clock.environment = 0.0
-    roles.rollout.sampler.version = (iteration - 1) * config.train.epochs * config.train.minibatches
     batch = f"iter-{iteration:06d}"
-    tasks = plan_tasks(config, roles, iteration, say) if roles.stored is None else []
-    planned = time.perf_counter()
-    played = roles.rollout.run(tasks, config.sampling, batch) if roles.stored is None else roles.stored.take(iteration)
+    episodes = _episodes(config, roles, iteration, say)
+    tasks, played, clock = episodes.tasks, episodes.trajectories, episodes.clock
     rows = trainable(played, authors(config))
     if not rows:
         faults = env_failures(played)
@@ -164,6 +162,8 @@ def _iteration(
     record |= batch_metrics(played, rows, scored, streams, roles.teacher is not None)
     if roles.stored is not None:
         record |= {"passes": roles.stored.passes(iteration), "drift": drift(scored)}
+    if roles.ahead is not None:
+        record["staleness"] = max((_version(config, iteration) - t.policy_version for t in played), default=0)
     record["without_expert"] = sum(t.without_expert for t in tasks)
     record["depth"] = min((t.max_turns for t in tasks if t.max_turns is not None), default=None)
     journal.metric("iteration", iteration=iteration, **record)
@@ -171,7 +171,7 @@ def _iteration(
         store.write(batch, played)
     total = time.perf_counter() - began
     journal.timing(
-        iteration=iteration, generate=clock.generate, environment=clock.environment + planned - began,
+        iteration=iteration, generate=clock.generate, environment=clock.environment,
         score=scored_at - rolled, update=updated - scored_at, total=total,
         tokens_per_second=record["action_tokens"] / total,
     )  # fmt: skip
@@ -179,6 +179,34 @@ def _iteration(
     for fault in env_failures(played)[:1]:
         say(f"iteration {iteration}: {len(env_failures(played))} episode(s) lost: {fault}")
     return _short(record, total)
+
+
+def _version(config: Experiment, iteration: int) -> int:
+    """How many updates the student has seen when an iteration begins."""
+    return (iteration - 1) * config.train.epochs * config.train.minibatches
+
+
+def _episodes(config: Experiment, roles: Roles, iteration: int, say: Callable[[str], None]) -> Played:
+    """This iteration's episodes; where they are played ahead, those of the next one are begun."""
+    began = time.perf_counter()
+    clock = roles.rollout.clock = Clock()
+    if roles.stored is not None:
+        return Played([], roles.stored.take(iteration), clock)
+    version = roles.rollout.sampler.version = _version(config, iteration)
+
+    def plan(iteration: int) -> list[Task]:
+        return plan_tasks(config, roles, iteration, say)
+
+    if roles.ahead is not None:
+        played = roles.ahead.episodes(iteration, plan, config.sampling, version)
+        if goes_ahead(config, iteration):
+            roles.ahead.begin(iteration + 1, plan, config.sampling, version)
+        return played
+    tasks = plan(iteration)
+    planned = time.perf_counter() - began
+    trajectories = roles.rollout.run(tasks, config.sampling, f"iter-{iteration:06d}")
+    clock.environment += planned
+    return Played(tasks, trajectories, clock)
 
 
 def plan_tasks(config: Experiment, roles: Roles, iteration: int, say: Callable[[str], None]) -> list[Task]:

@@ -33,10 +33,12 @@ from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.pool import EnvPool, Workers
 from agentdistill.recorded import Recorded, read_records, usable, with_expert
 from agentdistill.rollout import Limits, Rollout
+from agentdistill.rollout_async import AsyncRollout
 from agentdistill.seeds import derive
 from agentdistill.signals import Method
 from agentdistill.store import Store
 from agentdistill.toolcall import DEFAULT_FORMAT
+from agentdistill.training.ahead import Ahead
 from agentdistill.training.check import check, first_seeds, look_up, required_tasks, without_effect
 from agentdistill.training.claim import claim
 from agentdistill.training.evaluate import caveats, evaluate
@@ -48,7 +50,7 @@ from agentdistill.training.reported import keep_panel, panel_of, reported_name, 
 from agentdistill.training.sft import supervise
 from agentdistill.training.state import copy_into, save_model
 from agentdistill.training.stored_check import check_stored
-from agentdistill.training.teachers import MovingAverage
+from agentdistill.training.teachers import MovingAverage, frozen_copy
 from agentdistill.trajectory import Trajectory
 
 TOKENIZER_EPISODES = 64
@@ -172,10 +174,11 @@ class Session:
         """The episode loop with a model as the policy, and another to go on where a task is handed over."""
         context = min(self.limits.max_context, lm.context)
         limits = dataclasses.replace(self.limits, max_context=context)
+        sampler, chat = TransformersSampler(lm), self.chat(lm.tokenizer)
+        if self.config.engine.async_rollouts:
+            return AsyncRollout(self.pool, sampler, chat, limits, privileged=privileged)
         other = None if partner is None else TransformersSampler(partner)
-        return Rollout(
-            self.pool, TransformersSampler(lm), self.chat(lm.tokenizer), limits, privileged=privileged, partner=other
-        )
+        return Rollout(self.pool, sampler, chat, limits, privileged=privileged, partner=other)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of `tiny:` models: of the other role's model, or the run's own where both are tiny.
@@ -353,11 +356,24 @@ class Session:
             self._name_scorers([teacher, reference] if average is None else [reference])
         roles = Roles(
             student, teacher, self.method, self.schedule, rollout, self.seeds(self.config.env.split), self.recorded,
-            reference, average, self.stored,
+            reference, average, self.stored, self._ahead(student, privileged),
         )  # fmt: skip
-        distil(self.config, roles, self.journal, self.store, validate=validate, console=self.console)
+        try:
+            distil(self.config, roles, self.journal, self.store, validate=validate, console=self.console)
+        finally:
+            if roles.ahead is not None:
+                roles.ahead.close()
         save_model(path, student)
         self.journal.finish("train", path)
+
+    def _ahead(self, student: CausalLM, privileged: bool) -> Ahead | None:
+        """Who plays the next episodes during the update, where the experiment has it so."""
+        if not self.config.engine.overlap:
+            return None
+        if self.method.importance.name == "none":
+            self.say("note: engine.overlap trains on episodes of one update ago; method.importance: tis would correct for it")
+        copy = frozen_copy(student, student.name)
+        return Ahead(student, self.rollout(copy, privileged), copy)
 
     def _name_scorers(self, scorers: Sequence[TeacherScorer | Panel | None]) -> None:
         """Write into the store who its scorers are, as far as their weights stay what they are."""

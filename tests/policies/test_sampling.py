@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentdistill.policies.base import COOLEST, SamplingParams
-from agentdistill.policies.sampling import choose, truncate
+from agentdistill.policies.sampling import BLOCK, choose, draw, truncate
 
 LOGITS = torch.tensor([[1.0, 3.0, 2.0, -1.0, 0.0]])
 
@@ -73,3 +73,24 @@ def test_a_temperature_that_leaves_the_range_of_floats_is_refused(temperature: f
 def test_a_mass_that_is_rounded_to_nothing_keeps_the_likeliest_token() -> None:
     logits = torch.tensor([[0.0, 1.0, 0.5]])
     assert choose(logits, SamplingParams(top_p=1e-46), [0.999])[0] == [1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**31), st.integers(1, 3 * BLOCK + 5), st.floats(0, 1))
+def test_a_draw_is_the_first_id_at_which_the_cumulated_weights_exceed_the_target(seed: int, width: int, empty: float) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    probs = torch.rand(8, width, generator=rng) * (torch.rand(8, width, generator=rng) >= empty)
+    probs[:, width // 2] += 0.1
+    uniforms = torch.rand(8, generator=rng, dtype=torch.float64)
+    ids = draw(probs, uniforms)
+    cumulative = probs.double().cumsum(-1)
+    expected = torch.searchsorted(cumulative, (uniforms * cumulative[:, -1])[:, None], right=True)[:, 0]
+    assert ids.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("width", [5, BLOCK, BLOCK + 1, 2 * BLOCK])
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
+def test_the_ends_of_the_unit_interval_draw_the_first_and_the_last_id_of_any_weight(width: int, uniform: float) -> None:
+    probs = torch.zeros(1, width)
+    probs[0, [1, width - 2]] = torch.tensor([0.3, 0.7])
+    assert draw(probs, torch.tensor([uniform], dtype=torch.float64)).item() == (1 if uniform == 0 else width - 2)
