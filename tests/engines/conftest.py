@@ -89,9 +89,8 @@ def starting(smol: CausalLM, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     write_model(smol, folder / "model", torch.float32)
     smol.tokenizer.save_pretrained(folder / "model")
     server = started(
-        str(folder / "model"), folder / "log", "--served-model-name", "student", "--enable-lora", "--max-lora-rank", str(RANK),
-        VLLM_SERVER_DEV_MODE="1", VLLM_ALLOW_RUNTIME_LORA_UPDATING="1",
-    )  # fmt: skip
+        str(folder / "model"), folder / "log", "--served-model-name", "student", VLLM_SERVER_DEV_MODE="1"
+    )
     yield server
     stopped(server)
 
@@ -103,4 +102,4 @@ def server(starting: Server) -> Server:
 
 
 def setup_of(**section: object) -> Setup:
-    return Setup(EngineSection.model_validate(section), budget=2048, context=CONTEXT, scored=CONTEXT, lora=RANK)
+    return Setup(EngineSection.model_validate(section), budget=2048, context=CONTEXT, scored=CONTEXT, top=5)

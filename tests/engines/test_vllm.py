@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -42,10 +42,10 @@ def three(smol: CausalLM, starting: Server) -> Iterator[Three]:
     from agentdistill.engines.vllm_server import ServerEngine
     from tests.engines.conftest import wait_for
 
-    here = VllmEngine(replace(setup_of(kind="vllm"), top=5))
+    here = VllmEngine(setup_of(kind="vllm"))
     here.sampler(smol)
     wait_for(starting)
-    there = ServerEngine(replace(setup_of(kind="vllm-server", url=starting.url), top=5))
+    there = ServerEngine(setup_of(kind="vllm-server", url=starting.url))
     yield Three(LocalEngine(setup_of()), here, there)
     here.close()
     there.close()
