@@ -171,7 +171,7 @@ def test_a_cache_that_outlives_a_change_of_weights(sound: Raw, monkeypatch: pyte
 
 def test_a_sampler_that_takes_only_some_of_the_new_weights(sound: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     class Half(TransformersSampler):
-        """Its output head, tied to the input embeddings, stays what it was: what vLLM does with a head that is not in the file."""
+        """Its output head, tied to the input embeddings, stays what it was, as vLLM's does that is not in the file."""
 
         def __init__(self, lm: CausalLM) -> None:
             super().__init__(lm)

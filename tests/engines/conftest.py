@@ -45,8 +45,8 @@ def started(model: str, log: Path, *arguments: str, **environment: str) -> Serve
     """A server that is on its way."""
     port = free_port()
     command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--host", "127.0.0.1", "--port", str(port),
-        "--dtype", "float32", "--max-model-len", str(CONTEXT + 1), "--block-size", "32", "--enforce-eager",
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--host", "127.0.0.1",
+        "--port", str(port), "--dtype", "float32", "--max-model-len", str(CONTEXT + 1), "--block-size", "32", "--enforce-eager",
         "--generation-config", "vllm", *arguments,
     ]  # fmt: skip
     settings = {

@@ -21,12 +21,11 @@ def completion(**fields: Any) -> dict[str, Any]:
 
 
 def complaint(answer: Answer, ask: Ask = SCORE, **arguments: Any) -> str:
-    with serving(answer) as url, pytest.raises(UserError) as error:
+    with serving(answer) as url:
         connection = ServerConnection(url, "lab/teacher", arguments.pop("timeout", 30))
-        try:
+        with pytest.raises(UserError) as error:
             connection.ask([ask])
-        finally:
-            connection.close()
+        connection.close()
     return str(error.value)
 
 
@@ -83,7 +82,7 @@ def test_a_server_that_takes_too_long() -> None:
 def test_nobody_is_there() -> None:
     with serving(lambda body: (200, {})) as url:
         pass
-    with pytest.raises(UserError, match="cannot be reached .* is it running"):
+    with pytest.raises(UserError, match=r"cannot be reached .* is it running"):
         ServerConnection(url, "", 5)
 
 

