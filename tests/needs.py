@@ -81,6 +81,15 @@ def needs_chromium() -> tuple[str, str]:
     return str(browser), str(driver)
 
 
+def needs_vllm() -> None:
+    """vLLM in this interpreter; where another one has it, the tests that need it are run there (`make test-vllm`)."""
+    if importlib.util.find_spec("vllm") is not None:
+        return
+    if (other := os.environ.get("AGENTDISTILL_VLLM_PYTHON")) and Path(other).is_file():
+        pytest.skip(f"vLLM is in the environment of {other}: make test-vllm", allow_module_level=True)
+    missing("vllm is not installed, and AGENTDISTILL_VLLM_PYTHON names no Python that has it (make test-vllm)")
+
+
 def missing(what: str) -> None:
     """Skip the test by name, or fail in CI."""
     if os.environ.get("CI"):

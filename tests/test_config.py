@@ -106,7 +106,6 @@ def test_every_section_and_every_field_is_described(place: tuple[str, ...]) -> N
         ({"teacher": {"privileged": True}}, "teacher.model is missing"),
         ({"student": {"model": ["a"]}}, "student.model must be text, not ['a']"),
         ({"student": {"model": "x", "sft": {"noise": 1.0}}}, "student.sft.noise must be less than 1, not 1.0"),
-        ({"engine": {"kind": "cloud"}}, "engine.kind must be 'local', not 'cloud'"),
         ({"tokenizer_vocab": 10}, "tokenizer_vocab must be at least 262, not 10"),
         ({"method": ["sod"]}, "method must be a name or a mapping of settings, not ['sod']"),
         ({"schedule": 3}, "schedule must be a name or a mapping of settings, not 3"),

@@ -67,7 +67,7 @@ def teacher_parity(patient: Patient) -> Finding:
         privileged = patient.experiment.teacher_roles[role].privileged
         segments = sequences_of(patient.played)[:SEQUENCES]
         asked = [s.teacher if privileged else ScoreRequest(s.ids.tolist(), s.targets.tolist()) for s in segments]
-        given = patient.backend.scorer(patient.experiment, lm).score(asked)
+        given = patient.scorer(role).score(asked)
         logits = [_plain(lm, request) for request in asked]
         ids = [torch.tensor([request.ids[t] for t in request.targets]) for request in asked]
         theirs = torch.cat([each.logprobs.double().cpu() for each in given])
@@ -76,7 +76,7 @@ def teacher_parity(patient: Patient) -> Finding:
         if not gap <= TOLERANCE:
             return fail(
                 f"scores of {role} '{patient.source(role) if role in patient.roles else lm.name}' by engine "
-                f"'{patient.experiment.engine.kind}' differ from the plain model's by up to {gap:.2g} nats a token; "
+                f"'{patient.experiment.engine.teacher}' differ from the plain model's by up to {gap:.2g} nats a token; "
                 f"{_diagnosis(theirs, logits, ids)}"
             )
     return ok(f"log-probs within {worst:.1e} nats on {min(SEQUENCES, len(patient.played))} sequences")
@@ -117,8 +117,8 @@ def _diagnosis(theirs: torch.Tensor, logits: Sequence[torch.Tensor], ids: Sequen
 @check("prefix cache", "model", after=["models", "tasks"])
 def prefix_cache(patient: Patient) -> Finding:
     """A sampler that keeps its cache across turns says what one without says, and forgets it when the weights change."""
-    lm, make = patient.student, patient.backend.sampler
-    kept, plain = make(patient.experiment, lm), make(patient.experiment, lm)
+    lm, engines = patient.student, patient.engines
+    kept, plain = engines.sampler(lm), engines.sampler(lm, cache=False)
     contexts = [list(t.turns[0].prompt_ids) for t in patient.played[:_CONVERSATIONS]]
     rng = random.Random(0)
     words = [i for i in range(len(lm.tokenizer)) if i not in lm.tokenizer.all_special_ids]
@@ -134,10 +134,10 @@ def prefix_cache(patient: Patient) -> Finding:
         for i, context in enumerate(contexts):  # ragged
             context += [rng.choice(words) for _ in range(2 + 3 * ((i + turn) % 3))]
     with _other_weights(lm):
-        patient.backend.refresh(kept, lm)
-        patient.backend.refresh(plain, lm)
-        gap, differing = _compared(kept, make(patient.experiment, lm), contexts, _TURNS)
-    patient.backend.refresh(kept, lm)
+        kept.release()
+        plain.release()
+        gap, differing = _compared(kept, engines.sampler(lm, cache=False), contexts, _TURNS)
+    kept.release()
     if differing or not gap <= TOLERANCE:
         return fail("after the weights changed, the sampler still speaks from a cache of the old ones: it is stale")
     return ok(f"log-probs within {worst:.1e} nats with and without, over {_TURNS} turns and a change of weights")
@@ -170,6 +170,34 @@ def _other_weights(lm: CausalLM) -> Iterator[None]:
     finally:
         with torch.no_grad():
             weight.copy_(before)
+
+
+@check("weight sync", "model", after=["prefix cache"])
+def weight_sync(patient: Patient) -> Finding:
+    """After the weights have changed, all of what the sampler says is said with the new ones."""
+    lm, sampler = patient.student, patient.engines.sampler(patient.student)
+    contexts = [list(t.turns[0].prompt_ids) for t in patient.played[:_CONVERSATIONS]]
+    asked = [Request(k, context, k, frozenset()) for k, context in enumerate(contexts)]
+    sampler.release()
+    with _other_weights(lm):
+        samples = sampler.generate(asked, SamplingParams(temperature=1.0, max_tokens=_NEW))
+        gaps = [_gap(lm, request, sample) for request, sample in zip(asked, samples, strict=True)]
+    sampler.release()
+    if not max(gaps) <= TOLERANCE:
+        return fail(
+            f"after the weights changed, the sampler's log-probs are up to {max(gaps):.2g} nats from those of the new weights: "
+            "some of the old ones are still in use"
+        )
+    return ok(f"log-probs within {max(gaps):.1e} nats of the new weights'")
+
+
+def _gap(lm: CausalLM, request: Request, sample: Sample) -> float:
+    """The largest difference between a sample's log-probs and those of the plain model."""
+    start = len(request.context)
+    ids = [*request.context, *sample.ids]
+    logits = _plain(lm, ScoreRequest(ids, range(start, len(ids))))
+    ours = _picked([logits], [torch.tensor(sample.ids)], 1.0)
+    return float((ours - torch.tensor(sample.logprobs_t1, dtype=torch.float64)).abs().max())
 
 
 @check("sampler gap", "model", after=["models", "tasks"])

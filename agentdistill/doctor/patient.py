@@ -11,12 +11,14 @@ from agentdistill import view
 from agentdistill.chat import Chat
 from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, ReferenceSection
 from agentdistill.demonstrations import demonstrate, transcript
-from agentdistill.doctor.backends import Backend, backend
+from agentdistill.engines.registry import Engines, Setup
 from agentdistill.errors import UserError
 from agentdistill.modules import import_module
 from agentdistill.policies.adapter import Adapted, attach
+from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
 from agentdistill.policies.model import CausalLM
+from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.policies.tiny import train_tokenizer
 from agentdistill.pool import EnvPool
 from agentdistill.rollout import Limits, Rollout, Task
@@ -54,7 +56,9 @@ class Patient:
         return self.config
 
     def close(self) -> None:
-        """Close the environments, where they were made."""
+        """Close the engines and the environments, where they were made."""
+        if "engines" in self.__dict__:
+            self.engines.close()
         if "pool" in self.__dict__:
             self.pool.close()
 
@@ -64,9 +68,20 @@ class Patient:
         return Method.load(self.experiment.method)
 
     @functools.cached_property
-    def backend(self) -> Backend:
-        """How the experiment's engine plays and scores."""
-        return backend(self.experiment)
+    def engines(self) -> Engines:
+        """Who plays and scores in the experiment."""
+        config, lora = self.experiment, self.experiment.student.lora
+        rank, context = None if lora is None else lora.r, config.env.max_context
+        return Engines(
+            Setup(config.engine, config.train.token_budget, context, tiny_context(config), self.method.top or 0, rank)
+        )
+
+    def scorer(self, role: str) -> TeacherScorer:
+        """Who scores for a teacher: this process for one that is made of the student's own weights, or its engine."""
+        lm = self.teachers[role]
+        if self.experiment.teacher_roles[role].own:
+            return TransformersScorer(lm, budget=self.experiment.train.token_budget)
+        return self.engines.scorer(lm, width=self.student.vocab_size)
 
     @functools.cached_property
     def pool(self) -> EnvPool:
@@ -188,5 +203,5 @@ class Patient:
         env, privileged = self.experiment.env, any(each.privileged for each in self.experiment.teacher_roles.values())
         context = min(env.max_context, self.student.context)
         limits = Limits(min(env.max_turns, _TURNS), context, env.overflow, env.window, view.load(env.view))
-        sampler = self.backend.sampler(self.experiment, self.student)
+        sampler = self.engines.sampler(self.student)
         return Rollout(self.pool, sampler, self.chat(self.student.tokenizer), limits, privileged=privileged)

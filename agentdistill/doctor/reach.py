@@ -6,6 +6,7 @@ import numpy as np
 
 from agentdistill.doctor.base import Finding, check, fail, ok, skipped, warn
 from agentdistill.doctor.patient import Patient
+from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.signals import Streams
 from agentdistill.training.check import require_given
 from agentdistill.training.health import norm, require_signal, silent_gradient
@@ -23,17 +24,18 @@ def signal(patient: Patient) -> Finding:
     if any(held) and method.rewarded:
         return skipped("the teacher is the student as it is now, and a reward moves it later")
     sizes = []
-    for role, lm in patient.teachers.items():
-        teacher = patient.backend.scorer(config, lm)
+    for role, named in patient.teachers.items():
+        teacher = patient.scorer(role)
         require_given(method, "teacher", teacher)
-        reference = None if patient.reference is None else patient.backend.scorer(config, patient.reference)
+        below = patient.reference
+        reference = None if below is None else TransformersScorer(below, budget=config.train.token_budget)
         scored = score(
             student, teacher, patient.played, config.train.token_budget, config.train.old_logprobs, method.measures, reference
         )
         streams = method.apply(scored.table, 1)
         if not np.abs(streams.coef * streams.kd_weight).any():
             return warn("every weight of the distillation term is 0 on these episodes in iteration 1, so nothing can be told")
-        size = _gradient(patient, scored, streams, lm.name)
+        size = _gradient(patient, scored, streams, named.name)
         if not size > 0:
             return fail(f"the gradient from {role} is {size}, so nothing would be learnt")
         sizes.append(f"{role}: gradient of norm {size:.2g}")

@@ -12,12 +12,15 @@ import gymnasium as gym
 from agentdistill import environment
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.curricula import Schedule
+from agentdistill.engines.registry import LanguageModel, check_section, judge
+from agentdistill.engines.section import LOCAL
 from agentdistill.errors import UserError, nearest
 from agentdistill.loggers.registry import chosen
 from agentdistill.policies.adapter import is_adapter, require_peft
 from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import check_reference, is_tiny
 from agentdistill.policies.model import CausalLM, require_same_vocabulary
+from agentdistill.policies.served import can_be_served
 from agentdistill.recorded import read_records
 from agentdistill.signals import Method
 from agentdistill.signals.method import preset_schedule
@@ -148,6 +151,7 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
     check_stored(config, method)
     _check_models(config)
     _check_providers(config, method)
+    _check_engine(config, method)
     _check_schedule(config)
     _check_teachers(config, schedule)
     _check_own_weights(config, method)
@@ -292,6 +296,31 @@ def _check_providers(config: Experiment, method: Method) -> None:
             )
 
 
+def _check_engine(config: Experiment, method: Method) -> None:
+    """Refuse an engine that is not there, and one that cannot score as the method or the teacher asks."""
+    place = config.engine.teacher
+    check_section(config.engine)
+    roles = {role: section for role, section in config.teacher_roles.items() if not section.own}
+    if place == LOCAL or not roles:
+        return
+    spec = judge(config.engine)
+    wanting = "distribution" in method.needs and "distribution" not in spec.gives
+    if wanting and (method.top is None or "topk" not in spec.gives):
+        gives = " and ".join(PROVISIONS[each] for each in sorted(spec.gives, reverse=True))
+        raise UserError(
+            f"{method.wanting('distribution')} needs {PROVISIONS['distribution']}, and engine.teacher '{place}' gives {gives} "
+            f"only; set engine.teacher to {LOCAL}, or choose another method"
+        )
+    for role, section in roles.items():
+        made = section.sft is not None
+        if not spec.makes and (made or not can_be_served(section.model)):
+            what = "this run trains it first" if made else "no server can load that"
+            raise UserError(
+                f"engine.teacher '{place}' is a server, and {role}.model is '{section.model}': {what}; set engine.teacher to "
+                f"{LOCAL}, or name the folder or hub id of the model that is served there"
+            )
+
+
 def require_given(method: Method, role: str, scorer: TeacherScorer) -> None:
     """Refuse a scorer that cannot give what the method needs of it.
 
@@ -304,7 +333,10 @@ def require_given(method: Method, role: str, scorer: TeacherScorer) -> None:
     wanted = {"teacher": "teacher", "distribution": "distribution", "topk": "topk"}
     if role == "reference":
         wanted = {"reference": "teacher", "reference-distribution": "distribution"}
+    tops = role == "teacher" and "topk" in scorer.capabilities and method.top is not None
     for need, capability in wanted.items():
+        if tops and need == "distribution" and getattr(scorer, "top_k", 0) >= (method.top or 0):
+            continue  # the likeliest ids are all that it reads
         if need in method.needs and capability not in scorer.capabilities:
             raise UserError(
                 f"{method.wanting(need, 'need')} {PROVISIONS[need]}, and {role} '{scorer.name}' gives "
@@ -312,7 +344,7 @@ def require_given(method: Method, role: str, scorer: TeacherScorer) -> None:
             )
 
 
-def check_pair(student: CausalLM, teacher: CausalLM, max_context: int, role: str = "teacher") -> None:
+def check_pair(student: CausalLM, teacher: LanguageModel, max_context: int, role: str = "teacher") -> None:
     """Refuse a teacher that cannot score what this student says.
 
     Args:

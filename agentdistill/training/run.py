@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agentdistill.config import OWN_WEIGHTS, Experiment
+from agentdistill.engines.registry import LanguageModel
+from agentdistill.engines.sampler import EXACT
 from agentdistill.intervals import Rate
 from agentdistill.policies.adapter import chosen
 from agentdistill.policies.base import TeacherScorer
@@ -64,13 +66,13 @@ def _run(session: Session) -> Run:
     rates: dict[str, Rate] = {}
     teacher, reference = _teacher(session, models), _reference(session, models)
     for role, section in config.teacher_roles.items():
-        if config.eval.tasks and not section.own:
+        if config.eval.tasks and not section.own and _playable(session, models.teachers[role]):
             rates[role] = session.measure(role, models.teachers[role])
     rates["before"] = session.measure("before", models.student)
     average = None
     for role, section in config.teacher_roles.items():
-        if section.model == "ema":
-            average = MovingAverage(models.teachers[role], DECAY if section.decay is None else section.decay)
+        if section.model == "ema" and isinstance(own := models.teachers[role], CausalLM):
+            average = MovingAverage(own, DECAY if section.decay is None else section.decay)
     partner = models.teachers["teacher"] if config.mixed is not None else None
     session.distil(models.student, teacher, reference, average, partner)
     rates["after"] = session.measure("after", models.student)
@@ -82,8 +84,20 @@ class _Models:
     """Who a run needs: the student, and the models that score it; teachers by role."""
 
     student: CausalLM
-    teachers: dict[str, CausalLM]
+    teachers: dict[str, LanguageModel]
     reference: CausalLM | None
+
+
+def _playable(session: Session, teacher: LanguageModel) -> bool:
+    """Whether a teacher can be evaluated as the experiment asks; what its engine cannot do is said."""
+    temperature = session.config.eval.temperature
+    if isinstance(teacher, CausalLM) or temperature in EXACT:
+        return True
+    session.say(
+        f"note: teacher '{teacher.name}' is not evaluated: it is served elsewhere, which tells no log-probs at "
+        f"eval.temperature {temperature:g}"
+    )
+    return False
 
 
 def _models(session: Session) -> _Models:
@@ -97,11 +111,11 @@ def _models(session: Session) -> _Models:
         chosen(student, config.student.lora.targets)  # refuses what is no layer before anything is trained
     if session.stored is not None:
         session.stored.meet(student)
-    teachers: dict[str, CausalLM] = {}
+    teachers: dict[str, LanguageModel] = {}
     reference = None
     for role, each in roles.items():
         if not each.own:
-            teacher = teachers[role] = session.load(role, each, tokenizer)
+            teacher = teachers[role] = session.teacher(role, each, tokenizer)
             check_pair(student, teacher, config.env.max_context)
             if teacher.tokenizer.chat_template != student.tokenizer.chat_template:
                 session.say(f"note: teacher '{teacher.name}' was made for another chat template than the student's")
@@ -112,7 +126,8 @@ def _models(session: Session) -> _Models:
         reference = session.load("reference", section, tokenizer)
         check_pair(student, reference, config.env.max_context, "reference")
     for role, teacher in teachers.items():
-        session.warm_up(role, roles[role], teacher)
+        if isinstance(teacher, CausalLM):
+            session.warm_up(role, roles[role], teacher)
     session.warm_up("student", config.student, student)
     student = session.adapt(student)
     for role, each in roles.items():
@@ -128,7 +143,13 @@ def _teacher(session: Session, models: _Models) -> TeacherScorer | Panel | None:
     config = session.config
     if session.stored is not None and "teacher" in session.stored.scorers:
         return session.stored.scorers["teacher"]
-    scorers = {role: _scorer(session, models, lm) for role, lm in models.teachers.items()}
+    scorers: dict[str, TeacherScorer] = {}
+    for role, section in config.teacher_roles.items():
+        lm = models.teachers[role]
+        if isinstance(lm, CausalLM) and section.own:
+            scorers[role] = _scorer(session, models, lm)
+        else:
+            scorers[role] = session.engines.scorer(lm, width=models.student.vocab_size)
     for scorer in scorers.values():
         require_given(session.method, "teacher", scorer)
     if not config.teachers:
@@ -139,7 +160,7 @@ def _teacher(session: Session, models: _Models) -> TeacherScorer | Panel | None:
         seats[name] = Seat(scorer, section.privileged)
     choice, names = ASSIGNMENTS.resolve(config.assign), list(config.teachers)
     places = {seed: place for place, seed in enumerate(session.seeds(config.env.split))}
-    widths = {lm.head.out_features for lm in models.teachers.values()}
+    widths = {lm.vocab_size for lm in models.teachers.values()}
     return Panel(seats, lambda trajectory: choice(trajectory, names, places), min(widths) if len(widths) > 1 else None)
 
 
@@ -154,6 +175,7 @@ def _reference(session: Session, models: _Models) -> TeacherScorer | None:
 
 
 def _scorer(session: Session, models: _Models, lm: CausalLM) -> TransformersScorer:
+    """A scorer in this process."""
     scorer = TransformersScorer(lm, budget=session.config.train.token_budget, live=lm is models.student)
     if lm is models.student:
         scorer.name = "live"

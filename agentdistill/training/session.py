@@ -14,9 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from agentdistill import curricula, view
 from agentdistill.chat import Chat
-from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, ReferenceSection, SftSection
+from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, ReferenceSection, SftSection, TeacherSection
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example, demonstrate, examples, transcript
+from agentdistill.engines.registry import Engines, LanguageModel, Setup
+from agentdistill.engines.section import LOCAL
 from agentdistill.errors import UserError
 from agentdistill.evaluation import Evaluation
 from agentdistill.intervals import Rate
@@ -24,12 +26,12 @@ from agentdistill.loggers.hub import Hub
 from agentdistill.loggers.registry import RunInfo, chosen
 from agentdistill.modules import import_module
 from agentdistill.policies.adapter import Adapted, attach
-from agentdistill.policies.base import SamplingParams, TeacherScorer
+from agentdistill.policies.base import Sampler, SamplingParams, TeacherScorer
 from agentdistill.policies.identity import identify
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
-from agentdistill.policies.scorer import TransformersScorer
+from agentdistill.policies.served import can_be_served, served
 from agentdistill.pool import EnvPool, Workers
 from agentdistill.recorded import Recorded, read_records, usable, with_expert
 from agentdistill.rollout import Limits, Rollout
@@ -77,6 +79,7 @@ class Session:
         self.schedule = curricula.load(config.schedule)
         self.view = view.load(config.env.view)
         check(config, self.method, self.schedule)
+        self.engines = Engines(self._setup())
         self.stored = check_stored(config, self.method)
         self._records = read_records(config.env.demonstrations) if config.env.demonstrations else []
         self._threads = torch.get_num_threads()
@@ -118,6 +121,7 @@ class Session:
         """Close environments and give the folder up."""
         self.console.close()
         self.hub.close()
+        self.engines.close()
         self.pool.close()
         self.journal.close()
         torch.set_num_threads(self._threads)
@@ -170,15 +174,39 @@ class Session:
         env = self.pool.prototype().unwrapped
         return Chat(tokenizer, getattr(env, "tools", ()), getattr(env, "call_format", DEFAULT_FORMAT))
 
-    def rollout(self, lm: CausalLM, privileged: bool = False, partner: CausalLM | None = None) -> Rollout:
-        """The episode loop with a model as the policy, and another to go on where a task is handed over."""
+    def rollout(
+        self, lm: LanguageModel, privileged: bool = False, partner: LanguageModel | None = None, *, here: bool = False
+    ) -> Rollout:
+        """The episode loop with a model as the policy, and another to go on where a task is handed over.
+
+        Args:
+            here: sample a model that is in this process here, whatever engine plays the student: a teacher, or one that is
+                not trained on policy yet.
+        """
         context = min(self.limits.max_context, lm.context)
         limits = dataclasses.replace(self.limits, max_context=context)
-        sampler, chat = TransformersSampler(lm), self.chat(lm.tokenizer)
+        chat = self.chat(lm.tokenizer)
+        sampler: Sampler = TransformersSampler(lm) if here and isinstance(lm, CausalLM) else self.engines.sampler(lm)
         if self.config.engine.async_rollouts:
             return AsyncRollout(self.pool, sampler, chat, limits, privileged=privileged)
-        other = None if partner is None else TransformersSampler(partner)
+        other: Sampler | None = None
+        if partner is not None:
+            other = TransformersSampler(partner) if isinstance(partner, CausalLM) else self.engines.sampler(partner)
         return Rollout(self.pool, sampler, chat, limits, privileged=privileged, partner=other)
+
+    def _setup(self) -> Setup:
+        """What the experiment asks of its engines."""
+        config, lora = self.config, self.config.student.lora
+        return Setup(
+            config.engine, config.train.token_budget, config.env.max_context, tiny_context(config), self.method.top or 0,
+            None if lora is None else lora.r, self.say,
+        )  # fmt: skip
+
+    def teacher(self, role: str, section: TeacherSection, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
+        """A teacher that is another model: one of this process, or what is known of one that an engine loads itself."""
+        if self.config.engine.teacher != LOCAL and section.sft is None and can_be_served(section.model):
+            return served(section.model)
+        return self.load(role, section, tokenizer)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of `tiny:` models: of the other role's model, or the run's own where both are tiny.
@@ -248,7 +276,7 @@ class Session:
         path, stage = self.folder / role, f"sft-{role}"
         if section.sft is None or self.journal.done(stage):
             return
-        rollout = self.rollout(lm)
+        rollout = self.rollout(lm, here=True)
         valid = self.seeds("valid", section.sft.eval_tasks) if section.sft.eval_every else []
         greedy = SamplingParams(temperature=0, max_tokens=self.config.sampling.max_tokens)
 
@@ -284,7 +312,7 @@ class Session:
             seed=self.config.seed, recorded=self.recorded if self._records else None, view=self.view,
         )  # fmt: skip
 
-    def measure(self, label: str, lm: CausalLM) -> Rate:
+    def measure(self, label: str, lm: LanguageModel) -> Rate:
         """Success on the reported tasks, once per label; trajectories go to the store."""
         stage, section = f"eval-{label}", self.config.eval
         path = self.folder / "evals" / f"{label}.json"
@@ -294,7 +322,7 @@ class Session:
             except (OSError, ValueError, TypeError) as error:
                 raise UserError(f"'{path}' is missing or damaged; restore it, or start over with another --out") from error
         iteration = self.config.train.iterations if label == "after" else 0
-        rollout = self.rollout(lm)
+        rollout = self.rollout(lm, here=label in self.config.teacher_roles)
         rollout.sampler.version = iteration * self.config.train.minibatches * self.config.train.epochs
         rate, played = evaluate(
             rollout, self._reported(), self._eval_params(), seed=self.config.seed, label=label, samples=section.samples
@@ -328,7 +356,7 @@ class Session:
         teacher: TeacherScorer | Panel | None,
         reference: TeacherScorer | None = None,
         average: MovingAverage | None = None,
-        partner: CausalLM | None = None,
+        partner: LanguageModel | None = None,
     ) -> None:
         """The on-policy loop; the trained student ends up under `RUN/final`.
 
@@ -380,5 +408,6 @@ class Session:
         for scorer in scorers:
             members = [seat.scorer for seat in scorer.seats.values()] if isinstance(scorer, Panel) else [scorer]
             for each in members:
-                if isinstance(each, TransformersScorer) and not each.live:
-                    self.store.scores(each.name).claim(identify(each.lm))
+                lm = getattr(each, "lm", None)
+                if each is not None and isinstance(lm, CausalLM) and not getattr(each, "live", False):
+                    self.store.scores(each.name).claim(identify(lm))

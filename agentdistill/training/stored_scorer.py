@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest, TeacherScores
+from agentdistill.policies.top import TopDistribution
 from agentdistill.store_scores import Identity
 from agentdistill.training.score import sequences_of
 from agentdistill.trajectory import Scores, Trajectory
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTop:
-    """Distributions of which the likeliest ids are known: those as they were, and what is left spread evenly over the others.
-
-    So top-k and tail mass are the scorer's own; nothing that reads more than those may be given it.
-
-    Attributes:
-        ids, values: `[n, k]` ids and their log-probs.
-        width: of the distributions.
-    """
-
-    ids: torch.Tensor
-    values: torch.Tensor
-    width: int
-
-    def logprobs(self, rows: slice | torch.Tensor) -> torch.Tensor:
-        """`[len(rows), width]` fp32 (see `Distribution`)."""
-        ids, values = self.ids[rows], self.values[rows].double()
-        width = max(self.width, int(self.ids.max()) + 1)
-        rest = torch.log1p(-values.exp().sum(-1, keepdim=True).clamp(max=1.0)) - np.log(max(1, width - ids.shape[1]))
-        full = rest.expand(-1, width).scatter(-1, ids, values).float()
-        return full if width == self.width else torch.log_softmax(full[:, : self.width], dim=-1)
 
 
 class StoredScorer:
@@ -90,7 +66,7 @@ class StoredScorer:
             answer.entropy = torch.as_tensor(scores.entropy[part])
         if self.top_k and scores.topk_ids is not None and scores.topk_logprobs is not None:
             ids, values = torch.as_tensor(scores.topk_ids[part]), torch.as_tensor(scores.topk_logprobs[part])
-            answer.distribution = StoredTop(ids, values, self.width)
+            answer.distribution = TopDistribution(ids, values, self.width)
         return answer
 
 

@@ -15,8 +15,9 @@ from transformers import AutoTokenizer
 
 from agentdistill import api, cli, environment
 from agentdistill.doctor import CHECKS, machine, patient, run_checks, versions
-from agentdistill.doctor.backends import BACKENDS, Backend
 from agentdistill.doctor.base import Check, Diagnosis, fail, ok
+from agentdistill.engines.local import LocalEngine
+from agentdistill.engines.registry import ENGINES
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest, TeacherScores
 from agentdistill.policies.kv import RaggedCache
@@ -57,6 +58,12 @@ def copied(folder: Path, target: Path, **changes: Any) -> str:
         setattr(lm.tokenizer, name, value)
     save_model(target, lm)
     return str(target)
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, **methods: Any) -> None:
+    """A local engine with other methods."""
+    engine = type("Planted", (LocalEngine,), methods)
+    monkeypatch.setitem(ENGINES, "local", replace(ENGINES["local"], open=engine))
 
 
 def test_nothing_is_found_where_nothing_is_wrong(sound: Raw) -> None:
@@ -125,8 +132,7 @@ class _Other(TransformersScorer):
     ("mistake", "said"), [("tempered", "at temperature 0.7"), ("shifted", "the token before it"), ("noisy", "another model's")]
 )
 def test_a_teacher_whose_scores_are_others(sound: Raw, monkeypatch: pytest.MonkeyPatch, mistake: str, said: str) -> None:
-    local = BACKENDS["local"]
-    monkeypatch.setitem(BACKENDS, "local", replace(local, scorer=lambda config, lm: _Other(lm, mistake)))
+    plant(monkeypatch, scorer=lambda self, lm, width=0: _Other(lm, mistake))
     assert said in failed(sound, "teacher parity")
 
 
@@ -154,10 +160,34 @@ def test_a_cache_that_keeps_what_should_have_been_cropped(sound: Raw, monkeypatc
 
 
 def test_a_cache_that_outlives_a_change_of_weights(sound: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
-    local = BACKENDS["local"]
-    forgetful = Backend(local.sampler, local.scorer, refresh=lambda sampler, lm: None)
-    monkeypatch.setitem(BACKENDS, "local", forgetful)
+    class Forgetful(TransformersSampler):
+        def release(self, keys: Any = None) -> None:
+            if keys is not None:
+                super().release(keys)
+
+    plant(monkeypatch, sampler=lambda self, lm, cache=True: Forgetful(lm) if cache else TransformersSampler(lm))
     assert "it is stale" in failed(sound, "prefix cache")
+
+
+def test_a_sampler_that_takes_only_some_of_the_new_weights(sound: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Half(TransformersSampler):
+        """Its output head, tied to the input embeddings, stays what it was, as vLLM's does that is not in the file."""
+
+        def __init__(self, lm: CausalLM) -> None:
+            super().__init__(lm)
+            self.head = lm.head.weight.detach().clone()
+
+        def generate(self, requests: Any, params: Any) -> Any:
+            real = CausalLM.logits
+            monkeypatch.setattr(CausalLM, "logits", lambda lm, hidden: (hidden @ self.head.T).float())
+            try:
+                return super().generate(requests, params)
+            finally:
+                monkeypatch.setattr(CausalLM, "logits", real)
+
+    one: dict[int, Half] = {}
+    plant(monkeypatch, sampler=lambda self, lm, cache=True: one.setdefault(id(lm), Half(lm)))
+    assert "some of the old ones are still in use" in failed(sound, "weight sync")
 
 
 def test_the_student_is_left_as_it_was(sound: Raw) -> None:
@@ -180,7 +210,7 @@ def test_a_sampler_whose_log_probs_are_not_the_trainers(
                 sample.logprobs_t1 = [value - shift for value in sample.logprobs_t1]
             return samples
 
-    monkeypatch.setitem(BACKENDS, "local", replace(BACKENDS["local"], sampler=lambda config, lm: Off(lm)))
+    plant(monkeypatch, sampler=lambda self, lm, cache=True: Off(lm))
     assert looked_at(sound, "sampler gap")["sampler gap"].outcome == outcome
 
 

@@ -19,11 +19,12 @@ from agentdistill import api
 from agentdistill.cli import main
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest
+from agentdistill.policies.top import TopDistribution
 from agentdistill.signals import DIVERGENCES
 from agentdistill.store import Store
 from agentdistill.store_scores import Identity
 from agentdistill.training.score import sequences_of, trainable
-from agentdistill.training.stored_scorer import StoredScorer, StoredTop
+from agentdistill.training.stored_scorer import StoredScorer
 from agentdistill.trajectory import Scores, Trajectory
 from tests.training.scored_run import RUN, iterations
 
@@ -105,7 +106,7 @@ def test_the_stored_likeliest_ids_are_all_that_a_divergence_on_the_teachers_supp
         torch.log_softmax(3 * torch.randn(9, 40, generator=torch.Generator().manual_seed(s)), -1) for s in (0, 1)
     )
     top = teacher.topk(8, -1)
-    stored = StoredTop(top.indices, top.values.double(), 40).logprobs(slice(None))
+    stored = TopDistribution(top.indices, top.values.double(), 40).logprobs(slice(None))
     torch.testing.assert_close(stored.exp().sum(-1), torch.ones(9))
     for k in (3, 8):
         choice = DIVERGENCES.resolve({"kind": kind, "support": "teacher", "k": k, "tail": tail})
@@ -124,7 +125,7 @@ def test_the_stored_likeliest_ids_are_all_that_a_divergence_on_the_teachers_supp
 def test_ids_beyond_the_students_head_are_cut_off() -> None:
     teacher = torch.log_softmax(torch.randn(4, 12, generator=torch.Generator().manual_seed(0)), -1)
     top = teacher.topk(12, -1)
-    found = StoredTop(top.indices, top.values.double(), 10).logprobs(torch.tensor([2, 0]))
+    found = TopDistribution(top.indices, top.values.double(), 10).logprobs(torch.tensor([2, 0]))
     torch.testing.assert_close(found, torch.log_softmax(teacher[[2, 0], :10], -1))
 
 
