@@ -1,8 +1,10 @@
-"""Runs `agentdistill …` in forks of a process that has imported everything, so that killing it often costs little.
+"""Runs commands in forks of a process that has imported everything, so that a dozen commands import torch once.
 
     python -m tests.forking
 
-Takes a JSON list of words a line; answers with the process id, and with the exit code when that process has ended.
+Takes a line of JSON a command, `{"words": [...], "output": FILE, "variables": {...}}`; answers with the process id, and with
+the exit code when that process has ended. The words are `agentdistill …` without the first, or `python FILE`. Nothing has
+started a thread when a process is forked.
 """
 
 from __future__ import annotations
@@ -11,18 +13,27 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {
+    **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+}  # fmt: skip
 
 
 class Forks:
-    """The other end of such a process."""
+    """The other end of such a process, whose commands run in a folder (the repository by default)."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = ROOT) -> None:
         words = [sys.executable, "-m", "tests.forking"]
-        self._process = subprocess.Popen(words, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._output = folder / ".output"
+        self._process = subprocess.Popen(
+            words, cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -30,10 +41,10 @@ class Forks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.communicate()
 
-    def start(self, words: list[str], output: str) -> int:
-        """Begin a command, whose output and errors go to a file; its process id."""
+    def start(self, words: Sequence[str], output: str, **variables: str) -> int:
+        """Begin a command, whose output and errors go to a file, over what is there; its process id."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([output, *words]) + "\n")
+        self._process.stdin.write(json.dumps({"words": list(words), "output": output, "variables": variables}) + "\n")
         self._process.stdin.flush()
         return self._line()
 
@@ -41,33 +52,53 @@ class Forks:
         """The exit code of the command, negative for a signal."""
         return self._line()
 
+    def run(self, words: Sequence[str], **variables: str) -> tuple[int, str]:
+        """A command to its end: its exit code, and what it printed."""
+        self.start(words, str(self._output), **variables)
+        return self.wait(), self._output.read_text(encoding="utf-8")
+
     def _line(self) -> int:
         assert self._process.stdout is not None
         return int(self._process.stdout.readline())
 
 
-def _run(output: str, words: list[str]) -> None:
-    from agentdistill.cli import main
-
+def _run(words: list[str], output: str, variables: dict[str, str]) -> None:
+    """A command in this process, which ends with it."""
     code = 70
     try:
+        os.environ.update(variables)
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
-        code = main(words)
+        try:
+            code = _command(words)
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
 
 
+def _command(words: list[str]) -> int:
+    if words[0] != "python":
+        return main(words)
+    runpy.run_path(words[1], run_name="__main__")
+    return 0
+
+
 if __name__ == "__main__":
+    import runpy
+    import traceback
+
     import agentdistill.api  # noqa: F401  (what every command imports)
+    from agentdistill.cli import main
 
     for line in sys.stdin:
-        file, *rest = json.loads(line)
         if not (child := os.fork()):
-            _run(file, rest)
+            _run(**json.loads(line))
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -6,16 +6,14 @@ overrides that shrink them to seconds. What needs a GPU is named in `NOT_HERE`.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.forking import Forks
 from tests.needs import needs, needs_data
 
 ROOT = Path(__file__).parent.parent
@@ -42,55 +40,62 @@ def commands() -> list[str]:
     return [line for line in lines if line]
 
 
-def run(words: Sequence[str], cwd: Path, code: int = 0, **variables: str) -> str:
-    """What a command prints, to whichever stream is meant for people."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == code, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
-    return done.stderr if code else done.stdout
+def run(forks: Forks, words: Sequence[str], code: int = 0, **variables: str) -> str:
+    """What `agentdistill …` or `python FILE` prints, in a process of its own."""
+    got, said = forks.run(words, **variables)
+    assert got == code, f"{' '.join(words)}\n{said}"
+    return said
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: the experiments, and a small run where `make quickstart` puts its own."""
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Forks]]:
+    """A user's folder with the experiments in it, and what runs commands there."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "experiments").symlink_to(ROOT / "experiments")
-    run([sys.executable, "-m", "agentdistill.cli", "train", "experiments/quickstart.yaml", *SHRINK], folder)
+    with Forks(folder) as forks:
+        yield folder, forks
+
+
+@pytest.fixture(scope="module")
+def home(user: tuple[Path, Forks]) -> Path:
+    """The user's folder with a small run where `make quickstart` puts its own."""
+    folder, forks = user
+    run(forks, ["train", "experiments/quickstart.yaml", *SHRINK])
     return folder
 
 
-def test_the_example_environment_takes_under_25_lines_and_trains(tmp_path: Path) -> None:
+def test_the_example_environment_takes_under_25_lines_and_trains(user: tuple[Path, Forks]) -> None:
+    folder, forks = user
     code = next(block for block in blocks("python") if "ad.train" in block)
     assert len([line for line in code.splitlines() if line.strip()]) < 25
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    (tmp_path / "user.py").write_text(code + "\nprint(run.summary)\n")
-    printed = run([sys.executable, "user.py"], tmp_path)
-    assert "'after'" in printed
-    assert (tmp_path / "runs" / "tiny" / "report" / "index.html").is_file()
+    (folder / "user.py").write_text(code + "\nprint(run.summary)\n")
+    assert "'after'" in run(forks, ["python", "user.py"])
+    assert (folder / "runs" / "tiny" / "report" / "index.html").is_file()
 
 
-def test_the_example_tool_becomes_an_environment(tmp_path: Path) -> None:
+def test_the_example_tool_becomes_an_environment(user: tuple[Path, Forks]) -> None:
+    folder, forks = user
     code = next(block for block in blocks("python") if "@ad.tool" in block)
-    (tmp_path / "units.jsonl").write_text('{"question": "How many metres are 3 km?", "answer": 3000, "split": "train"}\n')
+    (folder / "units.jsonl").write_text('{"question": "How many metres are 3 km?", "answer": 3000, "split": "train"}\n')
     script = (
         "import agentdistill as ad\n" + code + "\nenv = ad.make('lab/Units-v0')\nprint(env.reset(seed=0)[0])\n"
         'call = \'<tool_call>{"name": "convert", "arguments": {"amount": 3, "unit": "km"}}</tool_call>\'\n'
         "print(repr(env.step(call)[0]))\nprint(env.step('\\\\boxed{3000}')[1])\n"
     )
-    (tmp_path / "user.py").write_text(script)
-    question, response, reward = run([sys.executable, "user.py"], tmp_path).strip().splitlines()[-3:]
+    (folder / "tool.py").write_text(script)
+    question, response, reward = run(forks, ["python", "tool.py"]).strip().splitlines()[-3:]
     assert question == "How many metres are 3 km?"
     assert "3000" in response
     assert reward == "1.0"
 
 
-def test_the_example_that_reads_trajectories_runs(home: Path) -> None:
+def test_the_example_that_reads_trajectories_runs(home: Path, user: tuple[Path, Forks]) -> None:
     code = next(block for block in blocks("python") if "load_run" in block)
     (home / "read.py").write_text("import agentdistill as ad\n" + code)
-    assert "cooking-" in run([sys.executable, "read.py"], home)
+    assert "cooking-" in run(user[1], ["python", "read.py"])
 
 
-def test_every_command_runs(home: Path) -> None:
+def test_every_command_runs(home: Path, user: tuple[Path, Forks]) -> None:
     ran = 0
     for command in commands():
         if command in NOT_HERE or "experiments/gpu" in command:
@@ -102,20 +107,20 @@ def test_every_command_runs(home: Path) -> None:
             small = ["--max-turns", "4"] if "--panel" in words else ["--tasks", "4", "--max-turns", "4"]
         if words[1] == "panel":
             small = ["--tasks", "4"]
-        run([sys.executable, "-m", "agentdistill.cli", *words[1:], *small], home)
+        run(user[1], [*words[1:], *small])
         ran += 1
     assert ran >= 5
 
 
-def test_the_dry_runs_for_a_gpu_need_the_data_that_the_readme_says_and_nothing_else(home: Path) -> None:
+def test_the_dry_runs_for_a_gpu_need_the_data_that_the_readme_says_and_nothing_else(user: tuple[Path, Forks]) -> None:
     needs("alfworld", "pip install 'agentdistill[alfworld]'")
     dry = [shlex.split(c)[1:] for c in commands() if "experiments/gpu" in c and "--dry-run" in c]
     assert dry
     lines = README.partition("## On a GPU")[2].partition("\n## ")[0]
     assert "AGENTDISTILL_DATA" in lines.partition("--dry-run")[0]  # said before it is needed
     for words in dry:
-        said = run([sys.executable, "-m", "agentdistill.cli", *words], home, 1, AGENTDISTILL_DATA="")
+        said = run(user[1], words, 1, AGENTDISTILL_DATA="")
         assert "AGENTDISTILL_DATA is not set" in said
     data = str(needs_data("alfworld").parent)
     for words in dry:
-        assert "optimizer_steps" in run([sys.executable, "-m", "agentdistill.cli", *words], home, AGENTDISTILL_DATA=data)
+        assert "optimizer_steps" in run(user[1], words, AGENTDISTILL_DATA=data)

@@ -15,6 +15,7 @@ from agentdistill.signals import TokenTable
 from agentdistill.signals.divergence import reverse_kl
 from agentdistill.signals.parts import common_vocabulary
 from agentdistill.signals.registry import Measure
+from agentdistill.store_table import token_rows
 from agentdistill.training.panel import Panel
 from agentdistill.trajectory import STUDENT, Author, FloatArray, IntArray, Scores, StopReason, Trajectory
 
@@ -129,14 +130,7 @@ def _columns(trajectories: Sequence[Trajectory], authors: Collection[Author]) ->
     for index, trajectory in enumerate(trajectories):
         stream = trajectory.stream(authors)
         n = len(stream.ids)
-        students = [k for k, turn in enumerate(trajectory.turns) if turn.author == "student"]
-        row = {
-            "trajectory": np.full(n, index), "turn": stream.turn, "step": stream.step, "is_action": stream.is_action,
-            "own": stream.is_action & np.isin(stream.turn, students), "logprobs_t1": stream.logprobs_t1,
-            "behaviour": stream.logprobs,
-            "reward": np.full(n, trajectory.reward), "group": np.full(n, trajectory.group),
-        }  # fmt: skip
-        for name, values in row.items():
+        for name, values in token_rows(index, trajectory, stream).items():
             parts.setdefault(name, []).append(values)
         for segment in np.unique(stream.segment):
             where = np.flatnonzero(stream.segment == segment)
@@ -153,25 +147,6 @@ def _columns(trajectories: Sequence[Trajectory], authors: Collection[Author]) ->
 def sequences_of(trajectories: Sequence[Trajectory], authors: Collection[Author] = STUDENT) -> list[Segment]:
     """Every segment that holds tokens of the authors, in the order of the trajectories: what scorers are asked about."""
     return _columns(trajectories, authors)[1]
-
-
-def stored_table(trajectories: Sequence[Trajectory], scorers: Mapping[str, str]) -> TokenTable:
-    """The token table as far as stored numbers go: no model is asked. `logprob` is the sampler's, at temperature 1.
-
-    Args:
-        trajectories: `trainable` ones.
-        scorers: whose stored scores fill a column, such as `teacher`.
-
-    Raises:
-        UserError: for a trajectory without scores by one of them, or with another number of them than of student tokens.
-    """
-    columns, _ = _columns(trajectories, STUDENT)
-    columns["sampler"] = columns["logprob"] = columns["recomputed"] = columns.pop("logprobs_t1")
-    for name, scorer in scorers.items():
-        column = np.full(len(columns["trajectory"]), np.nan)
-        column[columns["is_action"]] = np.concatenate([each.scores_by(scorer).logprobs for each in trajectories])
-        columns[name] = column
-    return TokenTable(columns)
 
 
 def _teacher_view(ids: IntArray, targets: IntArray, n_prompt: int, prompt: list[int] | None) -> ScoreRequest:

@@ -15,7 +15,8 @@ from agentdistill.errors import UserError, nearest
 from agentdistill.imported import require_played
 from agentdistill.signals import AXES, Method, TokenTable
 from agentdistill.store import Store
-from agentdistill.training.score import stored_table, trainable
+from agentdistill.store_table import stored_table
+from agentdistill.training.score import trainable
 from agentdistill.training.score_run import experiment_of, setting
 from agentdistill.trajectory import FloatArray, IntArray, Trajectory
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 
@@ -12,6 +12,7 @@ from agentdistill.curricula.sod import sod
 from agentdistill.errors import UserError
 from agentdistill.signals import Method, TokenTable
 from agentdistill.signals.provenance import provenance
+from agentdistill.store_table import stored_table
 from agentdistill.trajectory import FloatArray, StopReason, Trajectory
 from agentdistill.viewer.source import reference_of, teacher_of
 
@@ -51,7 +52,7 @@ def derive(
     settings = method.step_weight.params if method is not None and method.step_weight.name == "sod" else {}
     for scorer in scorers_of(trajectories):
         members = [i for i in usable if _scored(trajectories[i], scorer)]
-        table = token_table([trajectories[i] for i in members], {"teacher": scorer})
+        table = stored_table([trajectories[i] for i in members], {"teacher": scorer})
         for i, values in zip(members, _split(table, sod(table, **settings)), strict=True):
             out[i].sod[scorer] = values
     pairs = list(permutations(scorers_of(trajectories), 2))
@@ -59,7 +60,7 @@ def derive(
         note(f"Provenance is worked out for the first {_PAIRS} of {len(pairs)} pairs of scorers.")
     for teacher, before in pairs[:_PAIRS]:
         members = [i for i in usable if _scored(trajectories[i], teacher) and _scored(trajectories[i], before)]
-        table = token_table([trajectories[i] for i in members], {"teacher": teacher, "student": before})
+        table = stored_table([trajectories[i] for i in members], {"teacher": teacher, "student": before})
         classes = table.spread_steps(provenance(table, distilled=STUDENT)) if members else np.empty(0)
         for i, values in zip(members, _split(table, classes), strict=True):
             out[i].provenance[teacher, before] = values
@@ -67,30 +68,6 @@ def derive(
         trained = [i for i in usable if trajectories[i].stop_reason != StopReason.ENV_ERROR]
         _streams(trajectories, trained, method, iteration, out, note)
     return out
-
-
-def token_table(trajectories: Sequence[Trajectory], scorers: Mapping[str, str]) -> TokenTable:
-    """Stored trajectories as a method sees them, the student's log-probs being the sampler's at temperature 1.
-
-    Args:
-        trajectories: with a log-prob a student token of the student and of each scorer.
-        scorers: column by column, whose log-probs it holds.
-    """
-    parts: dict[str, list[FloatArray]] = {}
-    for index, item in enumerate(trajectories):
-        stream = item.stream()
-        n = len(stream.ids)
-        row = {"trajectory": np.full(n, index), "turn": stream.turn, "step": stream.step, "is_action": stream.is_action}
-        row |= {STUDENT: stream.logprobs_t1, "reward": np.full(n, item.reward), "group": np.full(n, item.group)}
-        for column, name in scorers.items():
-            row[column] = np.full(n, np.nan)
-            row[column][stream.is_action] = item.scores[name].logprobs
-        for column, values in row.items():
-            parts.setdefault(column, []).append(values)
-    names = ["trajectory", "turn", "step", "is_action", STUDENT, *scorers]
-    if not parts:
-        return TokenTable({name: np.empty(0, dtype=bool if name == "is_action" else np.int64) for name in names})
-    return TokenTable({name: np.concatenate(values) for name, values in parts.items()})
 
 
 def _streams(
@@ -102,7 +79,7 @@ def _streams(
     names = {"teacher": teacher_of(first), "reference": reference_of(first)} if first is not None else {}
     scorers = {column: name for column, name in names.items() if name is not None}
     members = [i for i in members if all(_scored(trajectories[i], name) for name in scorers.values())]
-    table = token_table([trajectories[i] for i in members], scorers)
+    table = stored_table([trajectories[i] for i in members], scorers)
     if not members:
         return
     try:

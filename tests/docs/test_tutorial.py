@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import DOCS, blocks
+from tests.forking import Forks
 
 BLOCKS = blocks("tutorial.md", (DOCS / "tutorial.md").read_text(encoding="utf-8"))
 
@@ -28,16 +26,13 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         elif block.language == "bash":
             commands += block.commands
     assert all(words[0] in ("agentdistill", "python") for words in commands), "a command that nothing runs"
-    asked, answered = home / ".commands.json", home / ".answers.json"
-    asked.write_text(json.dumps(commands))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(DOCS.parent)}
-    driver = [sys.executable, str(Path(__file__).with_name("forked.py")), str(asked), str(answered)]
-    done = subprocess.run(driver, cwd=home, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
     printed = {}
-    for words, code, text in json.loads(answered.read_text()):
-        assert code == 0, f"{' '.join(words)}\n{text}"
-        printed[" ".join(words[1:]) if words[0] == "agentdistill" else "python"] = text
+    with Forks(home) as forks:
+        for words in commands:
+            python = words[0] == "python"
+            code, text = forks.run(words if python else words[1:])
+            assert code == 0, f"{' '.join(words)}\n{text}"
+            printed["python" if python else " ".join(words[1:])] = text
     assert len(printed) == len(commands)
     return home, printed
 
