@@ -56,5 +56,7 @@ def apply_step(optimizer: torch.optim.Optimizer, lr: float, grad_clip: float, wh
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
+    # The fused step does not count as an in-place change, and that is how those who serve these weights elsewhere see one.
+    torch.autograd.graph.increment_version(params)
     optimizer.zero_grad(set_to_none=True)
     return norm
