@@ -73,10 +73,10 @@ def test_a_server_that_takes_too_long() -> None:
     import time
 
     def late(body: dict[str, Any]) -> tuple[int, Any]:
-        time.sleep(1.0)
+        time.sleep(6.0)
         return 200, completion()
 
-    assert "did not answer within 0.3 seconds" in complaint(late, timeout=0.3)
+    assert "did not answer within 2 seconds" in complaint(late, timeout=2)
 
 
 def test_nobody_is_there() -> None:
