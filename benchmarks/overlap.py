@@ -56,7 +56,7 @@ def run(models: Path, overlap: bool, options: argparse.Namespace) -> tuple[float
             "options": {"turns": options.turns, "seconds": options.seconds, "every": 1}, "max_context": 512,
         },
         "student": {"model": str(models / "student")}, "teacher": {"model": str(models / "teacher")},
-        "method": {"preset": "opd-exact", "importance": "tis"}, "sampling": {"max_tokens": 16},
+        "method": {"preset": "opd-exact", "importance": "truncated"}, "sampling": {"max_tokens": 16},
         "train": {"iterations": options.iterations, "tasks": options.tasks, "lr": 1e-5, "checkpoint_every": 10**6},
         "engine": {"overlap": overlap},
     }  # fmt: skip
