@@ -37,7 +37,7 @@ def test_rows_give_name_type_default_and_meaning() -> None:
 
 def test_every_field_of_an_experiment_stands_in_the_table_once() -> None:
     def names(value: object, at: str = "") -> list[str]:
-        if not isinstance(value, dict) or at in ("env.options", "teachers"):
+        if not isinstance(value, dict) or at in ("env.options", "engine.options", "teachers"):
             return [at]
         return [n for key, item in value.items() for n in names(item, f"{at}.{key}".lstrip("."))]
 

@@ -120,7 +120,8 @@ class AsyncVllm:
 
     def close(self) -> None:
         """See `Connection`."""
-        self._llm.shutdown(timeout=10)
+        self._run(_cancelled())  # before the engine is gone, or its readers complain of it
+        self._llm.shutdown()
         self._stop()
         del self._llm
 
@@ -161,6 +162,14 @@ class AsyncVllm:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancelled() -> None:
+    """End whatever else runs in this event loop."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _rank(wanted: int) -> int:
