@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from agentdistill import api
 from agentdistill.doctor import CHECKS, run_checks
 from agentdistill.doctor.base import Result
 from agentdistill.doctor.patient import Patient
-from agentdistill.engines import weights
 from agentdistill.engines.local import LocalEngine
 from agentdistill.engines.registry import Engine
 from agentdistill.engines.vllm import AsyncVllm, VllmEngine
@@ -146,21 +144,6 @@ def test_the_doctor_finds_a_prefix_cache_that_outlives_a_change_of_weights(
     three.here._model(smol).connection.forget()
     assert found.outcome == "fail"
     assert "it is stale" in found.detail
-
-
-def test_the_doctor_finds_an_output_head_that_vllm_left_as_it_was(
-    three: Three, smol: CausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`reload_weights` of a file without the tied head, as `save_pretrained` writes it: the very trap of vLLM 0.32."""
-    real = weights.save_file
-
-    def without_head(tensors: dict[str, torch.Tensor], path: Path, **about: object) -> None:
-        real({name: tensor for name, tensor in tensors.items() if name != weights.HEAD}, path, **about)
-
-    monkeypatch.setattr(weights, "save_file", without_head)
-    found = looked_at(three, smol, "weight sync")
-    assert found.outcome == "fail", found
-    assert "some of the old ones are still in use" in found.detail
 
 
 def small_llama(tokenizer: PreTrainedTokenizerFast) -> CausalLM:
