@@ -23,7 +23,7 @@ from agentdistill.policies.adapter import attach
 from agentdistill.policies.base import Request, Sample, SamplingParams, ScoreRequest
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
-from tests.engines.conftest import CONTEXT, RANK, Server, setup_of, wait_for
+from tests.engines.conftest import CONTEXT, RANK, Server, killed, setup_of, wait_for
 from tests.needs import needs, needs_vllm
 
 needs_vllm()
@@ -183,7 +183,6 @@ def test_an_adapter_is_swapped_where_it_lies_and_its_base_is_sent_once(tokenizer
 def test_a_server_that_is_gone_is_told_in_a_sentence(three: Three, smol: CausalLM, starting: Server) -> None:
     """Last in this file: nobody can ask the server anything afterwards."""
     scorer = three.there.scorer(smol)
-    starting.process.kill()
-    starting.process.wait()
+    killed(starting)
     with pytest.raises(UserError, match=r"broke off in the middle of an answer|cannot be reached"):
         scorer.score([ScoreRequest(list(range(5, 200)), range(1, 195)) for _ in range(8)])
