@@ -18,8 +18,10 @@ test: install
 # like, which it asks for, are built for another torch, and a model of text needs none of them.
 VLLM_VENV ?= .venv-vllm
 
+# Several engines share the machine's cores, so each has a thread, and waits without turning.
 test-vllm: vllm
-	PYTHONPATH=$(CURDIR) $(VLLM_VENV)/bin/python -m pytest -p no:cacheprovider tests/engines
+	PYTHONPATH=$(CURDIR) VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+	  $(VLLM_VENV)/bin/python -m pytest -p no:cacheprovider $(wildcard tests/engines/test_*vllm.py)
 
 vllm: $(VLLM_VENV)/.installed
 

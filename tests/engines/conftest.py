@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -54,7 +55,9 @@ def started(model: str, log: Path, *arguments: str, **environment: str) -> Serve
         "VLLM_LOGGING_LEVEL": "WARNING", **environment,
     }  # fmt: skip
     with log.open("wb") as out:
-        process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env={**os.environ, **settings}, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
     return Server(f"http://127.0.0.1:{port}/v1", process, log)
 
 
@@ -72,10 +75,16 @@ def wait_for(server: Server, seconds: float = 300) -> None:
 
 def stopped(server: Server) -> None:
     server.process.terminate()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         server.process.wait(30)
-    except subprocess.TimeoutExpired:
-        server.process.kill()
+    killed(server)
+
+
+def killed(server: Server) -> None:
+    """End the server and its workers, which would outlive it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.process.pid, signal.SIGKILL)
+    server.process.wait(30)
 
 
 @pytest.fixture(scope="session")
