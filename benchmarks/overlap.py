@@ -92,7 +92,9 @@ def draw(path: Path, timelines: dict[str, list[Span]]) -> None:
     for axis, (title, spans) in zip(axes, timelines.items(), strict=True):
         first = min(began for _, began, _ in spans)
         for phase, began, end in spans:
-            axis.barh(1 if phase == "rollout" else 0, end - began, left=began - first, color=COLOURS[phase], height=0.7)
+            axis.barh(
+                1 if phase == "rollout" else 0, end - began, left=began - first, color=COLOURS[phase], height=0.7, ec="white"
+            )
         axis.set_yticks([0, 1], ["learner", "player"])
         axis.set_title(title, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
