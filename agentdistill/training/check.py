@@ -177,13 +177,9 @@ def _check_pace(config: Experiment) -> None:
     """Refuse what neither episodes at their own pace nor episodes played ahead can be combined with."""
     for name in ("async_rollouts", "overlap"):
         if getattr(config.engine, name) and config.mixed is not None:
-            raise UserError(
-                f"engine.{name} is for episodes that the student plays alone, and there is a mixed section; drop one"
-            )
+            raise UserError(f"engine.{name} is for episodes that the student plays alone; drop it or the mixed section")
         if getattr(config.engine, name) and config.rollouts is not None:
-            raise UserError(
-                f"engine.{name} is for episodes that are played, and those of a rollouts section are stored; drop one"
-            )
+            raise UserError(f"engine.{name} is for episodes that are played; drop it or the rollouts section")
     if config.engine.async_rollouts and not config.env.workers:
         raise UserError(
             "engine.async_rollouts needs environments in worker processes, since a step in this one would stop the sampler; "
