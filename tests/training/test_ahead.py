@@ -92,7 +92,7 @@ def test_what_playing_ahead_raises_ends_the_run(
     [
         ({"async_rollouts": True}, {}, r"set env\.workers to the number"),
         ({"overlap": True}, {"student": {"model": "a/b", "lora": {"r": 4}}}, r"drop engine\.overlap or student\.lora"),
-        ({"overlap": True}, {"mixed": {"most": 1}}, "there is a mixed section; drop one"),
+        ({"overlap": True}, {"mixed": {"most": 1}}, "drop it or the mixed section"),
     ],
 )
 def test_what_cannot_be_combined_is_refused(engine: dict[str, Any], other: dict[str, Any], remedy: str) -> None:
