@@ -306,9 +306,9 @@ def test_a_plan_that_a_full_context_leaves_no_room_for(sound: Raw) -> None:
 
 
 def test_too_little_memory_and_disk(sound: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_memory", lambda: (100_000, 50_000, "in memory"))
+    monkeypatch.setattr(machine, "machine_memory", lambda: (100_000, 50_000, "in memory"))
     assert "take a smaller model" in failed(sound, "memory")
-    monkeypatch.setattr(machine, "_memory", lambda: (1 << 40, 100_000, "in memory"))
+    monkeypatch.setattr(machine, "machine_memory", lambda: (1 << 40, 100_000, "in memory"))
     assert looked_at(sound, "memory")["memory"].outcome == "warn"
 
     class Usage:
