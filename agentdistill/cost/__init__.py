@@ -126,7 +126,7 @@ def estimate(config: Experiment, where: str = HERE, episodes: str | Path | None 
     shapes = {each.ref: each for each in (models.student, *models.scorers)}
     return Plan(
         name, {ref: each.parameters for ref, each in shapes.items()}, [ref for ref, each in shapes.items() if each.guessed],
-        lengths, parts, peak(parts), capacity, _devices(parts, _ROOM * capacity), taken, evaluating(models, work, meter),
+        lengths, parts, peak(parts), capacity, _devices(parts, _ROOM * capacity), taken, evaluating(work, taken),
         work.iterations, work.written / max(1e-12, sum(taken.values())),
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agentdistill.config import OWN_WEIGHTS, Experiment
@@ -122,8 +122,6 @@ def seconds(models: Models, work: Work, meter: Meter) -> dict[str, float]:
     }
 
 
-def evaluating(models: Models, work: Work, meter: Meter) -> float:
-    """Seconds of all evaluations of a run."""
-    played = work.evaluated / work.episodes
-    parts = seconds(models, work, meter)
-    return played * (parts["generate"] + parts["environment"])
+def evaluating(work: Work, taken: Mapping[str, float]) -> float:
+    """Seconds of all evaluations of a run, whose episodes take as long as those of an iteration (`seconds`) do."""
+    return work.evaluated / work.episodes * (taken["generate"] + taken["environment"])
