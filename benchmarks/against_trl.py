@@ -45,12 +45,12 @@ def material(folder: Path, turns: int, words: int) -> dict[str, Any]:
     rng = random.Random(turns)
     tasks, said, results = [], [], {}
     for k in range(BATCH):
-        sums = [f"({rng.randint(10, 99)} + {rng.randint(100, 999)}) * {rng.randint(2, 9)}" for _ in range(turns)]
+        sums = [f"{rng.randint(10, 99)} * {rng.randint(10, 99)}" for _ in range(turns)]
         results |= {each: str(calculator(each)) for each in sums}
         listed = ", ".join(sums[: min(turns, 4)])
         tasks.append(f"Shop {k + 1} sells boxes by the shelf. Work out {listed}{' and so on' if turns > 4 else ''}.")
         calls = [json.dumps({"name": "calculator", "arguments": {"expression": each}}) for each in sums[:-1]]
-        messages = [f"I need the next sum.\n<tool_call>\n{call}\n</tool_call>" for call in calls]
+        messages = [f"<tool_call>\n{call}\n</tool_call>" for call in calls]
         thought = " ".join(f"Then {rng.randint(2, 99)} and {rng.randint(2, 99)} make a sum." for _ in range(words // 10))
         said.append([*messages, f"{thought if turns == 1 else 'That is all.'} The result is \\boxed{{{results[sums[-1]]}}}"])
     about = {"turns": turns, "tasks": tasks, "said": said, "results": results, "schema": calculator.schema}
@@ -310,7 +310,8 @@ class Side:
 def compare(trl_python: str, folder: Path, turns: int, options: argparse.Namespace) -> dict[str, Any]:
     """All steps of both sides at so many turns."""
     about = folder / "about.json"
-    told = material(folder, turns, options.words) | {"steps": options.repeats + 1, "budget": options.budget}
+    # One step more than is taken: after its last one a side writes its checkpoint, and would be at it in the other's step.
+    told = material(folder, turns, options.words) | {"steps": options.repeats + 2, "budget": options.budget}
     about.write_text(json.dumps(told))
     sides = [Side(trl_python, "trl", about), Side(sys.executable, "ours", about)]
     steps: dict[str, list[dict[str, Any]]] = {"trl": [], "ours": []}

@@ -93,5 +93,6 @@ def test_an_adapter_of_the_real_model_is_trained_for_a_step_and_merged(tmp_path:
         one, below = (torch.log_softmax(m.logits(m.hidden(ids)), -1) for m in (lm, lm.without("below")))
         merged = lm.merged()
         other = torch.log_softmax(merged.logits(merged.hidden(ids)), -1)
-    assert (one - other).abs().max() < 1e-3
-    assert (below - other).abs().max() > 1e-3
+    gap, effect = (one - other).abs().max(), (below - other).abs().max()
+    assert gap < 5e-3  # in log-probs of down to −30
+    assert effect > 10 * gap

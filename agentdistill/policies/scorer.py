@@ -12,6 +12,7 @@ from torch import nn
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest, TeacherScores
 from agentdistill.policies.model import CausalLM, chunk_rows, pad_right, token_budget_batches
+from agentdistill.signals.logspace import entropy as entropy_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +75,5 @@ def _scores(distribution: HiddenDistribution, ids: torch.Tensor) -> TeacherScore
         rows = slice(start, start + size)
         chunk = distribution.logprobs(rows)
         logprobs.append(chunk.gather(1, ids[rows, None])[:, 0])
-        entropy.append(torch.special.entr(chunk.exp()).sum(dim=-1))
+        entropy.append(entropy_of(chunk))
     return TeacherScores(torch.cat(logprobs), torch.cat(entropy), distribution)

@@ -31,7 +31,8 @@ def prepare(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """`Σ p (log p − log q)` over the last axis, nats; infinite where q has nothing of what p has."""
-    return kl_terms(log_p, log_q).sum(-1)
+    plain = torch.linalg.vecdot(log_p.exp(), log_p - log_q)  # a fifth of the time; whatever a −inf spoils shows in the sum
+    return plain if bool(plain.isfinite().all()) else kl_terms(log_p, log_q).sum(-1)
 
 
 def kl_terms(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -42,7 +43,8 @@ def kl_terms(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def entropy(logp: Tensor) -> Tensor:
     """`−Σ p log p` over the last axis, nats."""
-    return -(logp.exp() * finite(logp)).sum(-1)
+    plain = -torch.linalg.vecdot(logp.exp(), logp)  # as in `kl`
+    return plain if bool(plain.isfinite().all()) else -(logp.exp() * finite(logp)).sum(-1)
 
 
 def finite(logp: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class Streams:
         kd_weight: `[n]` factor of the divergence, `kd_coef · g · w · i`, `i` the importance weight.
         mask: `[n]` tokens that carry loss: those the selection kept.
         coef: `[n]` aggregation coefficients; the loss is `Σ coef · loss_t`.
-        anchor: `[n]` log-probability that the surrogate's ratio is taken against.
+        anchor: `[n]` log-probability that the surrogate's ratio is taken against; None where no advantage makes one.
         distilled: `[n]` the distillation part of the advantage, for metrics, as the next two.
         step_weight: `[n]` the step weight `w` alone.
         gate: `[n]` the gate `g` alone.
@@ -100,7 +100,7 @@ class Streams:
     kd_weight: FloatArray
     mask: BoolArray
     coef: FloatArray
-    anchor: FloatArray
+    anchor: FloatArray | None
     distilled: FloatArray
     step_weight: FloatArray
     gate: FloatArray
@@ -314,12 +314,13 @@ class Method(BaseModel):
         distilled = factor * (self._column("signal", table) - self._column("baseline", table))
         advantage = distilled + self.coefficient("rl_coef", iteration) * importance * self._column("rl", table)
         mask = table.mask & np.asarray(self.selection(table, table.mask), dtype=bool)
+        advantage = np.where(mask, advantage, 0.0)
         return Streams(
-            advantage=np.where(mask, advantage, 0.0),
+            advantage=advantage,
             kd_weight=np.where(mask, factor, 0.0),
             mask=mask,
             coef=self.aggregation(table, mask),
-            anchor=self._column("ratio", table),
+            anchor=self._column("ratio", table) if advantage.any() else None,
             distilled=np.where(mask, distilled, 0.0),
             step_weight=weight,
             gate=gate,

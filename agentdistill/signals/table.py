@@ -6,10 +6,10 @@ the student did not sample are never read: every reduction selects its rows firs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,6 +61,17 @@ class Steps:
     row: IntArray
 
 
+class Later(Protocol):
+    """Columns that take work to fill, and are filled when one of them is first read."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Which they are."""
+
+    def compute(self) -> Mapping[str, ArrayLike]:
+        """All of them, `[n]` each."""
+
+
 class TokenTable:
     """Read-only columns of `n` rows.
 
@@ -68,18 +79,17 @@ class TokenTable:
     off student tokens), `is_action` (bool: the student sampled it); optional `logprob` (log π_old in nats, recomputed
     by the trainer at temperature 1), `teacher` (log T of the sampled token), `reference` (log R of it), `entropy`,
     `rkl` = KL(π‖T) and `fkl` = KL(T‖π) over the full vocabulary at each position, `reward` (the trajectory's total, on
-    every row), `group` (int, on every row), `depth_ok` (bool: inside the curriculum's depth window), and any others (float64).
-
-    Raises:
+    every row), `group` (int, on @@
         UserError: for a missing required column, a wrong length or dtype, or trajectories out of order.
     """
 
-    def __init__(self, columns: Mapping[str, ArrayLike]) -> None:
+    def __init__(self, columns: Mapping[str, ArrayLike], later: Later | None = None) -> None:
         for name in REQUIRED:
             if name not in columns:
                 raise UserError(f"the token table has no column '{name}', which every token table needs")
         n = len(np.atleast_1d(np.asarray(columns["trajectory"])))
         self._columns = {name: _column(name, values, n) for name, values in columns.items()}
+        self._later = later
         jumps = np.diff(self.trajectory, prepend=-1)
         if n and (jumps[0] != 1 or ((jumps != 0) & (jumps != 1)).any()):
             raise UserError("column 'trajectory' must count 0, 1, 2 … with the rows of one trajectory next to each other")
@@ -93,7 +103,19 @@ class TokenTable:
         return len(self._columns["trajectory"])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._columns
+        return name in self._columns or (self._later is not None and name in self._later.names)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are columns that nobody has read yet."""
+        return self._later is not None
+
+    def settle(self, values: Mapping[str, ArrayLike] | None = None) -> None:
+        """Fill the columns that are pending, if any are: with these values, or by computing them."""
+        if self._later is not None:
+            values = self._later.compute() if values is None else values
+            self._columns |= {name: _column(name, values[name], len(self)) for name in self._later.names}
+            self._later = None
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """The column `name`, read-only.
@@ -101,6 +123,8 @@ class TokenTable:
         Raises:
             UserError: when it is missing; the sentence says what would provide it.
         """
+        if self._later is not None and name in self._later.names:
+            self.settle()
         if name not in self._columns:
             provider = PROVIDERS.get(name)
             hint = f"; it comes from {provider}" if provider else nearest(name, self._columns)
@@ -110,7 +134,7 @@ class TokenTable:
     @property
     def names(self) -> list[str]:
         """The columns there are."""
-        return list(self._columns)
+        return [*self._columns, *(self._later.names if self._later else ())]
 
     @property
     def trajectory(self) -> IntArray:
@@ -145,6 +169,7 @@ class TokenTable:
 
     def with_column(self, name: str, values: ArrayLike) -> TokenTable:
         """A new table with one column added or replaced."""
+        self.settle()
         return TokenTable({**self._columns, name: values})
 
     def check_finite(self, name: str) -> None:

@@ -148,10 +148,10 @@ def _iteration(
     rolled = time.perf_counter()
     scored = score(
         roles.student, roles.teacher, rows, config.train.token_budget, config.train.old_logprobs, roles.method.measures,
-        roles.reference, authors(config),
+        roles.reference, authors(config), later=True,
     )  # fmt: skip
-    scored_at = time.perf_counter()
     streams = roles.method.apply(scored.table, iteration)
+    scored_at = time.perf_counter()
     record: dict[str, Any] = _update(config, roles, optimizer, scored, streams, iteration, opening(tasks, scored))
     require_finite(roles.student, scored.sequences[0].ids.tolist(), f"iteration {iteration}", "train.lr")
     if roles.average is not None:
@@ -277,6 +277,8 @@ def _update(
         coef: FloatArray = streams.coef if whole else roles.method.aggregation(scored.table, streams.mask & inside)
         segments = [i for i, s in enumerate(scored.sequences) if s.trajectory in members]
         where = f"iteration {iteration}, optimizer step {step + 1}"
+        if not (coef[scored.table.is_action] > 0).all():
+            scored.table.settle()  # this step's pass would not see all of the student's tokens
 
         def backward(streams: Streams, coef: FloatArray = coef, segments: list[int] = segments, where: str = where) -> Totals:
             return accumulate(roles.student, roles.method, scored, streams, coef, segments, train.token_budget, where)
@@ -285,6 +287,7 @@ def _update(
             silent = silent_gradient(roles.student, roles.method, lambda: backward(streams.silent))
             out["grad_norm_silent"] = norm(silent)
         totals = backward(streams)
+        scored.settle()
         expected = roles.method.distils and not excused and not _agrees_at_first(config, roles.method)
         if step == 0 and roles.teacher is not None and expected:
             require_signal(roles.student, roles.method, streams, coef, silent, roles.teacher.name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from agentdistill.policies.base import ScoreRequest, TeacherScorer, TeacherScore
 from agentdistill.policies.model import CausalLM, chunk_rows, pad_right, token_budget_batches
 from agentdistill.signals import TokenTable
 from agentdistill.signals.divergence import reverse_kl
-from agentdistill.signals.parts import common_vocabulary
+from agentdistill.signals.logspace import entropy
+from agentdistill.signals.parts import Lazy, common_vocabulary
 from agentdistill.signals.registry import Measure
 from agentdistill.store_table import token_rows
 from agentdistill.training.panel import Panel
@@ -38,13 +40,14 @@ class Segment:
 class Scored:
     """A batch ready for a method: the table, its sequences, and the teacher's and the reference's answers, one a sequence.
 
-    The answers are None where nobody gives them.
+    The answers are None where nobody gives them. `student` are its columns that tell of the student.
     """
 
     table: TokenTable
     sequences: list[Segment]
     answers: list[TeacherScores] | None
     references: list[TeacherScores] | None = None
+    student: StudentColumns | None = None
 
     @property
     def kl(self) -> FloatArray:
@@ -53,6 +56,59 @@ class Scored:
         if "rkl" in self.table:
             values = self.table["rkl"]
         return values
+
+    def settle(self) -> None:
+        """Whoever had the student's logits of all its tokens has filled its columns: they are what the table says."""
+        if self.student is not None:
+            self.table.settle(self.student.filled)
+
+
+class StudentColumns:
+    """What the table tells of the student: a `signals.table.Later`, filled by whoever has the student's logits at hand.
+
+    Args:
+        n: rows of the table.
+        measured: what is measured against the teacher's distributions, by column.
+        own_pass: fills all of it by a pass of its own.
+        also: further names for the column `recomputed`.
+    """
+
+    def __init__(
+        self, n: int, measured: Mapping[str, Measure], own_pass: Callable[[StudentColumns], None], also: Sequence[str] = ()
+    ) -> None:
+        self._measured, self._own_pass, self._also = dict(measured), own_pass, tuple(also)
+        self.values: dict[str, FloatArray] = {name: np.full(n, np.nan) for name in ("recomputed", "entropy", *measured)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns."""
+        return (*self.values, *self._also)
+
+    @property
+    def filled(self) -> dict[str, FloatArray]:
+        """The columns as they are so far, NaN where nothing was taken."""
+        return self.values | dict.fromkeys(self._also, self.values["recomputed"])
+
+    def compute(self) -> dict[str, FloatArray]:
+        """The columns, by the pass of their own."""
+        self._own_pass(self)
+        return self.filled
+
+    @torch.no_grad()
+    def take(self, rows: IntArray, ids: torch.Tensor, logprobs: torch.Tensor, teacher: Lazy | None) -> None:
+        """Fill these rows of the table.
+
+        Args:
+            ids: `[c]` the rows' tokens.
+            logprobs: `[c, V]` log π at them.
+            teacher: gives `[c, W]` log T at them; None where nobody gives distributions.
+        """
+        self.values["recomputed"][rows] = logprobs.gather(1, ids[:, None])[:, 0].double().cpu().numpy()
+        self.values["entropy"][rows] = entropy(logprobs).double().cpu().numpy()
+        if self._measured and teacher is not None:
+            ours, theirs = common_vocabulary(logprobs, teacher().to(logprobs.device))
+            for name, measure in self._measured.items():
+                self.values[name][rows] = measure(ours, theirs).double().cpu().numpy()
 
 
 def trainable(trajectories: Sequence[Trajectory], authors: Collection[Author] = STUDENT) -> list[Trajectory]:
@@ -69,6 +125,7 @@ def score(
     measures: Mapping[str, Measure] | None = None,
     reference: TeacherScorer | None = None,
     authors: Collection[Author] = STUDENT,
+    later: bool = False,
 ) -> Scored:
     """Score a batch and put the teacher's and the reference's scores beside each trajectory, under their names.
 
@@ -82,6 +139,8 @@ def score(
         measures: what the method reads beside `rkl`, computed wherever the teacher gives distributions.
         reference: scores the tokens as the student saw them, without the teacher's prompt; None for methods without one.
         authors: whose tokens carry loss. What is put beside a trajectory is of the student's tokens only.
+        later: the student's own pass is made only when a column is read that needs it. That has to happen, or somebody else who
+            has the student's logits has to fill the columns, before its weights change.
     """
     columns, sequences = _columns(trajectories, authors)
     plain = [ScoreRequest(s.ids.tolist(), s.targets.tolist()) for s in sequences]
@@ -92,13 +151,14 @@ def score(
     n = len(columns["trajectory"])
     exact = panel is not None and "distribution" in panel.capabilities
     measured = {"rkl": reverse_kl, **(measures or {})} if exact else {}
-    names = ("logprob", "entropy", *measured)
-    fresh: dict[str, FloatArray] = {name: np.full(n, np.nan) for name in names}
-    _student_pass(student, sequences, answers if exact else None, budget, measured, fresh)
     columns["sampler"] = columns.pop("logprobs_t1")
-    columns["logprob"] = columns["sampler"] if old == "sampler" else fresh["logprob"]
-    columns["entropy"] = fresh["entropy"]
-    columns["recomputed"] = fresh["logprob"]
+    if old == "sampler":
+        columns["logprob"] = columns["sampler"]
+
+    def own_pass(out: StudentColumns) -> None:
+        _student_pass(student, sequences, answers if exact else None, budget, out)
+
+    own = StudentColumns(n, measured, own_pass, also=() if old == "sampler" else ("logprob",))
     if panel and answers is not None:
         columns["teacher"] = _spread(n, sequences, [answer.logprobs for answer in answers])
         _attach(
@@ -110,8 +170,10 @@ def score(
     if reference is not None and references is not None:
         columns["reference"] = _spread(n, sequences, [answer.logprobs for answer in references])
         _attach(trajectories, columns, columns["reference"], [reference.name] * len(trajectories), references, sequences)
-    columns |= {name: fresh[name] for name in measured}
-    return Scored(TokenTable(columns), sequences, answers, references)
+    table = TokenTable(columns, own)
+    if not later:
+        table.settle()
+    return Scored(table, sequences, answers, references, own)
 
 
 def _spread(n: int, sequences: Sequence[Segment], values: Sequence[torch.Tensor]) -> FloatArray:
@@ -159,33 +221,23 @@ def _teacher_view(ids: IntArray, targets: IntArray, n_prompt: int, prompt: list[
 
 @torch.no_grad()
 def _student_pass(
-    student: CausalLM,
-    sequences: Sequence[Segment],
-    answers: Sequence[TeacherScores] | None,
-    budget: int,
-    measured: Mapping[str, Measure],
-    out: dict[str, FloatArray],
+    student: CausalLM, sequences: Sequence[Segment], answers: Sequence[TeacherScores] | None, budget: int, out: StudentColumns
 ) -> None:
-    """Fill `logprob`, `entropy` and, against the teacher's distributions, what is measured."""
+    """Fill the student's columns on all targets."""
     student.model.train(False)
     size = chunk_rows(student.head)
     for batch in token_budget_batches([len(s.ids) for s in sequences], budget):
         hidden = student.hidden(pad_right([sequences[i].ids.tolist() for i in batch], student.device))
         for row, i in enumerate(batch):
             sequence = sequences[i]
+            distribution = answers[i].distribution if answers is not None else None
             for start in range(0, len(sequence.targets), size):
                 part = slice(start, start + size)
                 targets = torch.as_tensor(sequence.targets[part], device=hidden.device)
                 ids = torch.as_tensor(sequence.ids[sequence.targets[part]], device=hidden.device)
                 logprobs = torch.log_softmax(student.logits(hidden[row, targets - 1]), dim=-1)
-                rows = sequence.rows[part]
-                out["logprob"][rows] = logprobs.gather(1, ids[:, None])[:, 0].double().cpu().numpy()
-                out["entropy"][rows] = torch.special.entr(logprobs.exp()).sum(-1).double().cpu().numpy()
-                distribution = answers[i].distribution if answers is not None else None
-                if distribution is not None:
-                    ours, theirs = common_vocabulary(logprobs, distribution.logprobs(part).to(logprobs.device))
-                    for name, measure in measured.items():
-                        out[name][rows] = measure(ours, theirs).double().cpu().numpy()
+                teacher = partial(distribution.logprobs, part) if distribution is not None else None
+                out.take(sequence.rows[part], ids, logprobs, teacher)
 
 
 def _attach(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 
 import numpy as np
 import torch
@@ -58,7 +59,8 @@ def accumulate(
 ) -> Totals:
     """Add the gradient of `Σ coef · loss_t` over these segments' tokens to the parameters' `.grad`.
 
-    The sum does not depend on how the segments fall into micro-batches.
+    The sum does not depend on how the segments fall into micro-batches. The student's logits at these tokens fill its columns
+    of the table, where nobody has read those yet.
 
     Args:
         coef: `[n]` aggregation coefficients of this optimizer step, a row a token of the table.
@@ -98,6 +100,7 @@ class _Tokens:
 
     def __init__(self, method: Method, scored: Scored, streams: Streams, coef: FloatArray, members: Sequence[int]) -> None:
         self._method, self._scored, self._streams, self._coef = method, scored, streams, coef
+        self._unread = scored.student if scored.table.pending else None
         self._segments = [scored.sequences[i] for i in members]
         self._members = members
         kept = [np.flatnonzero(coef[s.rows] > 0) for s in self._segments]
@@ -127,7 +130,11 @@ class _Tokens:
 
         logprobs = torch.log_softmax(logits, dim=-1)
         picked = logprobs.gather(1, ids[:, None])[:, 0]
-        old, advantage = column(self._streams.anchor), column(self._streams.advantage)
+        teacher = self._scores(self._scored.answers, part, logits.device)
+        if self._unread is not None:
+            self._unread.take(self._rows[part], ids, logprobs.detach(), teacher)
+        advantage = column(self._streams.advantage)
+        old = picked.detach() if self._streams.anchor is None else column(self._streams.anchor)
         per_token = method.surrogate(picked, old, advantage)
         if method.exact:
             parts = Parts(
@@ -135,7 +142,7 @@ class _Tokens:
                 logprob=picked,
                 student=lambda: logprobs,
                 teacher_logprob=(lambda: column(table["teacher"])) if "teacher" in table else None,
-                teacher=self._scores(self._scored.answers, part, logits.device),
+                teacher=teacher,
                 reference=self._scores(self._scored.references, part, logits.device),
                 reward=lambda: column(table["reward"]),
             )
@@ -147,17 +154,17 @@ class _Tokens:
         return (column(self._coef) * per_token).sum()
 
     def _scores(self, answers: Sequence[TeacherScores] | None, part: slice, device: torch.device) -> Lazy | None:
-        """Computes `_distribution` of a scorer's answers when called; None where there are none."""
-        if answers is None:
+        """Computes `_distribution` of a scorer's answers when first called; None where there are none."""
+        if answers is None or any(answers[i].distribution is None for i in self._members):
             return None
         own = [answers[i] for i in self._members]
-        return lambda: self._distribution(own, part).to(device)
+        return cache(lambda: self._distribution(own, part).to(device))
 
     def _distribution(self, scores: Sequence[TeacherScores], part: slice) -> torch.Tensor:
         """`[c, V]` a scorer's log-probabilities at these tokens' positions."""
         pieces = []
         for i in np.unique(self._owner[part]):
             distribution = scores[i].distribution
-            assert distribution is not None  # methods that need distributions are only run with teachers that give them
+            assert distribution is not None  # `_scores` has looked
             pieces.append(distribution.logprobs(torch.as_tensor(self._token[part][self._owner[part] == i])))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

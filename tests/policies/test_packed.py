@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from agentdistill.policies import packed
+from agentdistill.policies import decoding, packed
 from agentdistill.policies.attention import grouped
 from agentdistill.policies.base import Request, SamplingParams
 from agentdistill.policies.local import TransformersSampler
@@ -46,15 +48,16 @@ def test_packed_weights_give_the_plain_ones_log_probs_and_an_update_is_followed(
     lm: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampler, used = TransformersSampler(lm), list[int]()
-    forward = packed._forward
+    forward = packed.packed_forward
 
-    def counted(layer: torch.nn.Linear) -> object:
-        used.append(layer.weight.numel())
-        return forward(layer)
+    def counted(layers: Sequence[torch.nn.Linear], rows: int | None = None) -> object:
+        used.append(len(layers))
+        return forward(layers, rows)
 
-    monkeypatch.setattr(packed, "_forward", counted)
+    monkeypatch.setattr(packed, "packed_forward", counted)
+    monkeypatch.setattr(decoding, "packed_forward", counted)
     assert generate(sampler) == [pytest.approx(each, abs=1e-4) for each in plain(lm, monkeypatch)]
-    assert len(used) == 2 * 5 + 1  # of each layer, keys and values are too small; and the head
+    assert sorted(used) == sorted(2 * [3, 1, 2, 1] + [1])  # a layer's queries, keys and values are one product; and the head
     with torch.no_grad():
         for parameter in lm.model.parameters():
             parameter.mul_(1.1)
@@ -65,7 +68,7 @@ def test_packed_weights_give_the_plain_ones_log_probs_and_an_update_is_followed(
 
 
 def test_outside_its_context_the_model_computes_and_learns_as_ever(lm: CausalLM) -> None:
-    linears, ids = PackedLinears(lm.model), torch.arange(5, 25)[None]
+    linears, ids = PackedLinears(lm.model.modules()), torch.arange(5, 25)[None]
     expected = lm.hidden(ids)
     with torch.no_grad():
         for _ in range(packed.STEPS + 2):
@@ -78,7 +81,7 @@ def test_outside_its_context_the_model_computes_and_learns_as_ever(lm: CausalLM)
 
 
 def test_an_error_inside_leaves_no_packed_layer_behind(lm: CausalLM) -> None:
-    linears = PackedLinears(lm.model)
+    linears = PackedLinears(lm.model.modules())
     for _ in range(packed.STEPS):
         with linears.active(4):
             pass

@@ -47,7 +47,7 @@ def test_vopd_keeps_the_expected_gradient_and_centres_the_advantage(world, make_
     assert mean_advantage(world, make_table, "vopd").abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [2, 3])
 def test_vopd_over_the_top_k_keeps_the_expected_gradient_and_is_centred_over_all_ids_only(world, make_table, k):
     spec = {"preset": "vopd", "baseline": {"top_k": k}}
     assert_same(policy_gradient(world, make_table, spec), token_rkl(world))

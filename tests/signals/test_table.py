@@ -92,3 +92,48 @@ def test_tables_without_rows_or_without_student_tokens_reduce_to_nothing():
     assert len(empty.mean_by_step(np.zeros(0))) == 0
     assert silent.sum_by_trajectory([np.nan, 1.0]).tolist() == [0, 0]
     assert len(silent.mean_by_step([np.nan, 1.0])) == 0
+
+
+class Costly:
+    """Two columns that take work to fill."""
+
+    names = ("logprob", "entropy")
+
+    def __init__(self, n: int) -> None:
+        self.n, self.computed = n, 0
+
+    def compute(self):
+        self.computed += 1
+        return {"logprob": np.full(self.n, -1.0), "entropy": np.full(self.n, 2.0)}
+
+
+def pending(later):
+    columns = {"trajectory": [0, 0], "turn": [0, 0], "step": [-1, 0], "is_action": [False, True]}
+    return TokenTable(columns, later)
+
+
+def test_pending_columns_are_there_and_computed_together_when_one_is_read():
+    later = Costly(2)
+    table = pending(later)
+    assert "entropy" in table
+    assert "logprob" in table.names
+    assert table.pending
+    assert later.computed == 0
+    assert table["entropy"].tolist() == [2, 2]
+    assert table["logprob"].tolist() == [-1, -1]
+    assert later.computed == 1
+    assert not table.pending
+
+
+def test_pending_columns_can_be_told_instead():
+    later = Costly(2)
+    table = pending(later)
+    table.settle({"logprob": [0.0, -3.0], "entropy": [0.0, 1.0]})
+    assert table["logprob"].tolist() == [0, -3]
+    assert later.computed == 0
+    table.settle({"logprob": [9.0, 9.0], "entropy": [9.0, 9.0]})
+    assert table["logprob"].tolist() == [0, -3]  # it was settled
+
+
+def test_a_table_with_another_column_has_what_was_pending():
+    assert pending(Costly(2)).with_column("reward", [1.0, 1.0])["entropy"].tolist() == [2, 2]
