@@ -342,7 +342,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--words", type=int, default=100, help="length of the single-turn message, about")
-    parser.add_argument("--budget", type=int, default=1024, help="our train.token_budget")
+    parser.add_argument("--budget", type=int, default=2048, help="our train.token_budget")
     parser.add_argument("--models", type=Path, help="folder in which the two models are kept for the next run")
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--about", type=Path, help=argparse.SUPPRESS)
