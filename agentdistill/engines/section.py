@@ -32,6 +32,9 @@ class EngineSection(Section):
     exchange: str = Field(
         "", description="folder that trainer and vLLM both see, for new weights; by default a temporary one of this machine"
     )
+    transfer: Literal["files", "memory"] = Field(
+        "files", description="how kind vllm gets new weights: read again from files, or by its weight-transfer API from memory"
+    )
     timeout: float = Field(600, gt=0, description="seconds that a server's answer may take")
     options: dict[str, Any] = Field(
         default_factory=dict, description="further arguments of vLLM's engine, such as {tensor_parallel_size: 2}"

@@ -25,6 +25,7 @@ from agentdistill.policies.model import CausalLM
 
 GIB = 1 << 30
 _ADAPTER = "student"
+_MEMORY = Path("/dev/shm")  # Linux's memory as a file system
 _MORE = "what it says above tells more (VLLM_LOGGING_LEVEL=INFO: all of it)"
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks of adapters that vLLM can be started for."""
@@ -67,6 +68,7 @@ class AsyncVllm:
         section = setup.section
         self.name, self.context, self._numbers = name, context, itertools.count()
         self._adapter: Any = None
+        self._transfer = _transfer() if section.transfer == "memory" else None
         cache = section.cache or (0 if torch.cuda.is_available() else 1)
         repository, _, revision = source.partition("@")
         arguments: dict[str, Any] = {
@@ -76,6 +78,7 @@ class AsyncVllm:
             "kv_cache_memory_bytes": int(cache * GIB) if cache else None,
             **({} if torch.cuda.is_available() else {"enforce_eager": True, "block_size": 32}),
             **({"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(lora)} if lora else {}),
+            **(self._transfer.arguments() if self._transfer else {}),
         }  # fmt: skip
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"vllm {name}", daemon=True)
@@ -102,7 +105,10 @@ class AsyncVllm:
 
     def load(self, folder: Path) -> None:
         """See `Connection`."""
-        self._answered(self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)}))
+        if self._transfer:
+            self._answered(self._transfer.send(self._llm, folder))
+        else:
+            self._answered(self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)}))
         self.forget()
 
     def load_adapter(self, folder: Path) -> None:
@@ -162,6 +168,13 @@ class AsyncVllm:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _transfer() -> Any:
+    """The module that speaks vLLM's weight-transfer API; it cannot be imported without vLLM."""
+    from agentdistill.engines import transfer
+
+    return transfer
 
 
 async def _cancelled() -> None:
@@ -231,6 +244,8 @@ class VllmEngine:
         if not isinstance(lm, CausalLM):
             return _Model(lm, AsyncVllm(lm.name, name, context, setup, top=setup.top), None)
         dtype, exchange = dtype_of(setup.section.dtype), setup.section.exchange
+        if setup.section.transfer == "memory" and not exchange and _MEMORY.is_dir():
+            exchange = str(_MEMORY)
         reshape = None if torch.cuda.is_available() else widen_heads
         lora = setup.lora if isinstance(lm, Adapted) else None
         if lora and reshape is not None and getattr(lm.model.config, "head_dim", None) == 16:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,6 +179,29 @@ def test_an_adapter_is_swapped_where_it_lies_and_its_base_is_sent_once(tokenizer
                     tensor.normal_(0, 0.2 + 0.1 * round_, generator=torch.Generator().manual_seed(round_))
     finally:
         engine.close()
+
+
+def test_weights_go_through_memory_by_vllms_weight_transfer_api(tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = small_llama(tokenizer)
+    engine = VllmEngine(setup_of(kind="vllm", cache=0.25, transfer="memory"))
+    requests = [Request(k, [5 + (k + i) % 200 for i in range(70 + 9 * k)], k, frozenset()) for k in range(4)]
+    try:
+        sampler, before = engine.sampler(lm), torch.full((20,), 9.0)
+        sync = engine._model(lm).sync
+        assert sync._folder.parent == Path("/dev/shm")
+        for round_ in range(3):
+            ours, theirs = TransformersSampler(lm).generate(requests, GREEDY), sampler.generate(requests, GREEDY)
+            assert [each.ids for each in theirs] == [each.ids for each in ours]
+            assert (logprobs([ours]) - logprobs([theirs])).abs().max() < TOLERANCE
+            assert (logprobs([ours]) - before).abs().max() > 10 * TOLERANCE
+            before = logprobs([ours])
+            assert sync.pushed == round_
+            with torch.no_grad():
+                for tensor in lm.named_weights().values():
+                    tensor.add_(0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(round_)))
+    finally:
+        engine.close()
+    assert not sync._folder.exists()
 
 
 def test_a_server_that_is_gone_is_told_in_a_sentence(three: Three, smol: CausalLM, starting: Server) -> None:
