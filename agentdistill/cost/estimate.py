@@ -27,7 +27,7 @@ class Models:
     Attributes:
         student: trained.
         scorers: frozen ones with weights of their own.
-        asked: forward passes that score every episode, the student's own beside these.
+        asked: forward passes that score every episode; the student's own may be another (`Work.own_pass`).
     """
 
     student: Shape
@@ -113,7 +113,7 @@ def seconds(models: Models, work: Work, meter: Meter) -> dict[str, float]:
     steps = (lengths.written + lengths.turns * lengths.longest) / 2
     decoding = steps * meter.decode(student, work.episodes, round(lengths.read / 2))
     reading = meter.score(student, given, length, 0.0) if given else 0.0
-    asked: Sequence[Shape] = (*models.asked, student)
+    asked: Sequence[Shape] = (*models.asked, student) if work.own_pass else models.asked
     return {
         "generate": decoding + reading,
         "environment": work.episodes * lengths.turns * lengths.environment,

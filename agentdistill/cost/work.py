@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from agentdistill.config import Experiment
 from agentdistill.errors import UserError
 from agentdistill.evaluation import open_run
 from agentdistill.report.data import load_run, number
+from agentdistill.signals import Method, TokenTable
 
 _BATCH = "iter-"
 _EPISODES = 256
@@ -92,6 +94,7 @@ class Work:
     Attributes:
         episodes: played at once.
         student_passes: forward and backward over every episode.
+        own_pass: whether the student also scores every episode before it is trained on it.
         lengths: of an episode.
         evaluated: episodes of evaluations, in the whole run.
         iterations: in the whole run.
@@ -99,6 +102,7 @@ class Work:
 
     episodes: int
     student_passes: int
+    own_pass: bool
     lengths: Lengths
     evaluated: int
     iterations: int
@@ -120,6 +124,33 @@ def work_of(config: Experiment, lengths: Lengths) -> Work:
     labels = 2 + sum(not each.own for each in config.teacher_roles.values())
     during = (train.iterations - 1) // section.every if section.every else 0
     return Work(
-        train.tasks * train.rollouts, train.epochs, lengths,
+        train.tasks * train.rollouts, train.epochs, train.minibatches > 1 or reads_early(Method.load(config.method)), lengths,
         labels * section.tasks * section.samples + during * section.every_tasks, train.iterations,
     )  # fmt: skip
+
+
+class _Probe:
+    """Columns of the student that note whether they are read."""
+
+    def __init__(self, method: Method) -> None:
+        self.names = ("logprob", "recomputed", "entropy", "rkl", *method.measures)
+
+    def compute(self) -> dict[str, list[float]]:
+        return {name: [-0.5, -0.5, -0.2, -0.9] for name in self.names}
+
+
+def reads_early(method: Method) -> bool:
+    """Whether a method reads the student's columns before the update, whose pass fills them otherwise."""
+    same: dict[str, ArrayLike] = {name: [0.0] * 4 for name in ("teacher", "reference", "sampler", "behaviour", "group", "turn")}
+    same |= {
+        "trajectory": [0, 0, 1, 1],
+        "step": [-1, 0, -1, 0],
+        "is_action": [False, True, False, True],
+        "reward": [0, 0, 1, 1],
+    }
+    table = TokenTable(same, _Probe(method))
+    try:
+        method.apply(table)
+    except UserError:  # it wants a column that is not made up here
+        return True
+    return not table.pending

@@ -14,7 +14,8 @@ from agentdistill.cost.devices import device
 from agentdistill.cost.estimate import PHASES, memory, models_of, peak, seconds
 from agentdistill.cost.meters import Roofline
 from agentdistill.cost.shape import shape_of
-from agentdistill.cost.work import Lengths, allowed, like, work_of
+from agentdistill.cost.work import Lengths, allowed, like, reads_early, work_of
+from agentdistill.signals import Method
 from tests.training.test_run import BASE, run
 
 LARGE: dict[str, Any] = {
@@ -134,3 +135,19 @@ def test_mistakes_are_told_in_a_sentence(
 ) -> None:
     assert cli.main(["plan", str(played / "experiment.yaml"), *options]) == 1
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "early"),
+    [
+        ("opd-exact", False),
+        ("gkd", False),
+        ("dckd", False),
+        ("opd", True),
+        ("sod", True),
+        ("tip-soft-or", True),
+        ("grpo", True),
+    ],
+)
+def test_a_pass_of_the_student_is_counted_where_a_method_reads_what_it_gives(method: str, early: bool) -> None:
+    assert reads_early(Method.load(method)) == early
