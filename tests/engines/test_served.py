@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from agentdistill.chat import Chat
 from agentdistill.engines.sampler import ServedSampler
 from agentdistill.engines.scorer import ServedScorer
 from agentdistill.engines.weights import WeightSync, require_same_model
 from agentdistill.engines.wire import Ask, Said
 from agentdistill.errors import UserError
+from agentdistill.modules import import_module
 from agentdistill.policies.base import Request, SamplingParams, ScoreRequest
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.policies.served import Served
+from agentdistill.pool import EnvPool, Workers
+from agentdistill.rollout import Limits, Rollout, Task
+from agentdistill.rollout_async import AsyncRollout
 from agentdistill.training.optim import adamw, apply_step
 from tests.conftest import spread_model
 from tests.engines.wired import Beside
@@ -134,3 +141,61 @@ def test_a_served_model_that_is_another_one_is_refused(lm: CausalLM, beside: Bes
         beside.lm.head.weight.copy_(beside.lm.head.weight.roll(1, 0) * 3)
     with pytest.raises(UserError, match="start it with a model of the same architecture"):
         require_same_model(lm, beside)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[EnvPool]:
+    import_module(str(Path(__file__).parents[1] / "games.py"))
+    opened = EnvPool("lab/Odds-v0", workers=Workers(3))
+    yield opened
+    opened.close()
+
+
+def test_episodes_at_their_own_pace_are_those_in_step(lm: CausalLM, beside: Beside, pool: EnvPool, tmp_path: Path) -> None:
+    sync = WeightSync(lm, torch.float32, str(tmp_path / "exchange"))
+    sync.to(beside)
+    chat, sampler = Chat(lm.tokenizer), ServedSampler(lm, beside, sync=sync)
+    tasks, limits = [Task(seed, seed, group=seed, max_turns=1 + seed % 4) for seed in range(7)], Limits(max_context=120)
+    step = Rollout(pool, sampler, chat, limits).run(tasks, GREEDY, "b")
+    beside.asked.clear()
+    own = AsyncRollout(pool, sampler, chat, limits).run(tasks, GREEDY, "b")
+    assert len(beside.asked) == sum(len(t.turns) for t in own) > 14  # each message was asked for by itself
+    for ours, theirs in zip(own, step, strict=True):
+        assert (ours.id, ours.task_id, ours.stop_reason) == (theirs.id, theirs.task_id, theirs.stop_reason)
+        assert [turn.action_ids for turn in ours.turns] == [turn.action_ids for turn in theirs.turns]
+        assert [turn.observation for turn in ours.turns] == [turn.observation for turn in theirs.turns]
+    sync.close()
+
+
+def test_weights_are_sent_before_the_first_message_and_not_between(lm: CausalLM, beside: Beside, tmp_path: Path) -> None:
+    sync = WeightSync(lm, torch.float32, str(tmp_path / "exchange"))
+    sync.to(beside)
+    sampler = ServedSampler(lm, beside, sync=sync)
+    for pushed in (1, 2):
+        sampler.begin(REQUESTS[:1], GREEDY)
+        sampler.begin(REQUESTS[1:], GREEDY)
+        found: dict[int, list[int]] = {}
+        while len(found) < len(REQUESTS):
+            found |= {request.key: sample.ids for request, sample in sampler.advance()}
+        assert [found[k] for k in range(2)] == [each.ids for each in TransformersSampler(lm).generate(REQUESTS, GREEDY)]
+        assert sync.pushed == pushed
+        with torch.no_grad():
+            lm.head.weight.mul_(-1)
+    sync.close()
+
+
+def test_a_refusal_ends_the_rollout_and_the_next_one_begins_anew(lm: CausalLM, beside: Beside, monkeypatch: Any) -> None:
+    sampler = ServedSampler(lm, beside)
+    with monkeypatch.context() as patch:
+
+        def refuse(asks: Sequence[Ask]) -> list[Said]:
+            raise UserError("no room")
+
+        patch.setattr(beside, "ask", refuse)
+        sampler.begin(REQUESTS, GREEDY)
+        wait(sampler._waiting)
+        with pytest.raises(UserError, match="no room"):
+            sampler.advance()
+    sampler.release()
+    assert sampler.advance() == []
+    assert len(sampler.generate(REQUESTS, GREEDY)) == 2

@@ -29,7 +29,7 @@ def test_a_student_is_trained_on_what_vllm_played(make_lm: Callable[[int], Causa
             "train": {"iterations": 4, "tasks": 8, "lr": 1e-2},
             "eval": {"tasks": 4, "temperature": 1.0},
         },
-        out=tmp_path / "run", say=said.append, **{"engine.kind": "vllm", "engine.cache": 0.25},
+        out=tmp_path / "run", say=said.append, **{"engine.kind": "vllm", "engine.cache": 0.25, "engine.transfer": "memory"},
     )  # fmt: skip
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     iterations = [each for each in records if each["kind"] == "iteration"]

@@ -12,6 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from agentdistill import api
+from agentdistill.chat import Chat
 from agentdistill.doctor import CHECKS, run_checks
 from agentdistill.doctor.base import Result
 from agentdistill.doctor.patient import Patient
@@ -20,10 +21,14 @@ from agentdistill.engines.registry import Engine
 from agentdistill.engines.vllm import AsyncVllm, VllmEngine
 from agentdistill.engines.vllm_server import ServerEngine
 from agentdistill.errors import UserError
+from agentdistill.modules import import_module
 from agentdistill.policies.adapter import attach
 from agentdistill.policies.base import Request, Sample, SamplingParams, ScoreRequest
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
+from agentdistill.pool import EnvPool, Workers
+from agentdistill.rollout import Limits, Rollout, Task
+from agentdistill.rollout_async import AsyncRollout
 from tests.engines.conftest import CONTEXT, RANK, Server, killed, setup_of, wait_for
 from tests.needs import needs, needs_vllm
 
@@ -179,6 +184,21 @@ def test_an_adapter_is_swapped_where_it_lies_and_its_base_is_sent_once(tokenizer
                     tensor.normal_(0, 0.2 + 0.1 * round_, generator=torch.Generator().manual_seed(round_))
     finally:
         engine.close()
+
+
+def test_episodes_at_their_own_pace_are_those_in_step(three: Three, smol: CausalLM) -> None:
+    import_module(str(Path(__file__).parents[1] / "games.py"))
+    pool, chat, limits = EnvPool("lab/Odds-v0", workers=Workers(3)), Chat(smol.tokenizer), Limits(max_context=400)
+    tasks = [Task(seed, seed, group=seed, max_turns=1 + seed % 3) for seed in range(6)]
+    try:
+        here, local = three.here.sampler(smol), three.local.sampler(smol)
+        own = AsyncRollout(pool, here, chat, limits).run(tasks, GREEDY, "b")
+        step = Rollout(pool, local, chat, limits).run(tasks, GREEDY, "b")
+    finally:
+        pool.close()
+    assert [len(each.turns) for each in own] == [1, 2, 3, 1, 2, 3]
+    for ours, theirs in zip(own, step, strict=True):
+        assert [turn.action_ids for turn in ours.turns] == [turn.action_ids for turn in theirs.turns]
 
 
 def test_weights_go_through_memory_by_vllms_weight_transfer_api(tokenizer: PreTrainedTokenizerFast) -> None:
