@@ -92,6 +92,15 @@ def test_a_model_that_says_something_else_is_decoded_by_its_own_pass() -> None:
     assert ours != before
 
 
+def test_when_the_check_is_made_is_not_seen_in_what_is_sampled() -> None:
+    """To the bit: a resumed run makes it where one that was never stopped had made it long before."""
+    lm = llama()
+    fresh, used = TransformersSampler(lm), TransformersSampler(lm)
+    played(used)
+    used.release()
+    assert [(each.ids, each.logprobs) for each in played(fresh)] == [(each.ids, each.logprobs) for each in played(used)]
+
+
 def test_an_update_in_place_is_followed() -> None:
     lm = llama()
     sampler = TransformersSampler(lm)
