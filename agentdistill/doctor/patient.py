@@ -12,6 +12,7 @@ from agentdistill.chat import Chat
 from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, ReferenceSection
 from agentdistill.demonstrations import demonstrate, transcript
 from agentdistill.engines.registry import Engines, Setup
+from agentdistill.engines.section import LOCAL
 from agentdistill.errors import UserError
 from agentdistill.modules import import_module
 from agentdistill.policies.adapter import Adapted, attach
@@ -19,6 +20,7 @@ from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
+from agentdistill.policies.served import can_be_served, served
 from agentdistill.policies.tiny import train_tokenizer
 from agentdistill.pool import EnvPool
 from agentdistill.rollout import Limits, Rollout, Task
@@ -78,10 +80,12 @@ class Patient:
 
     def scorer(self, role: str) -> TeacherScorer:
         """Who scores for a teacher: this process for one that is made of the student's own weights, or its engine."""
-        lm = self.teachers[role]
-        if self.experiment.teacher_roles[role].own:
+        lm, section = self.teachers[role], self.experiment.teacher_roles[role]
+        if section.own:
             return TransformersScorer(lm, budget=self.experiment.train.token_budget)
-        return self.engines.scorer(lm, width=self.student.vocab_size)
+        # As a run has it: by the model's name, so that another one that is served there is not asked instead.
+        far = self.experiment.engine.teacher != LOCAL and section.sft is None and can_be_served(section.model)
+        return self.engines.scorer(served(section.model) if far else lm, width=self.student.vocab_size)
 
     @functools.cached_property
     def pool(self) -> EnvPool:

@@ -18,11 +18,8 @@ from agentdistill.training.update import Totals, accumulate
 def signal(patient: Patient) -> Finding:
     """On a few episodes, the gradient with the distillation term is another one than without it."""
     config, method, student = patient.experiment, patient.method, patient.student
-    if not method.distils or not patient.teachers:
-        return skipped("there is no teacher in this process" if method.distils else "the method learns from rewards alone")
-    held = [each.model in ("initial", "ema") and not each.privileged for each in config.teacher_roles.values()]
-    if any(held) and method.rewarded:
-        return skipped("the teacher is the student as it is now, and a reward moves it later")
+    if (unasked := _unasked(patient)) is not None:
+        return unasked
     sizes = []
     for role, named in patient.teachers.items():
         teacher = patient.scorer(role)
@@ -40,6 +37,22 @@ def signal(patient: Patient) -> Finding:
             return fail(f"the gradient from {role} is {size}, so nothing would be learnt")
         sizes.append(f"{role}: gradient of norm {size:.2g}")
     return ok("; ".join(sizes))
+
+
+def _unasked(patient: Patient) -> Finding | None:
+    """Why no gradient is taken, where that is so."""
+    method = patient.method
+    if not method.distils:
+        if method.exact or method.signal.name != "none":
+            term = f"divergence '{method.divergence.name}'" if method.exact else f"signal '{method.signal.name}'"
+            return fail(f"{term} is multiplied by method.kd_coef = 0, so the teacher is never heard; set it, or drop the term")
+        return skipped("the method learns from rewards alone")
+    if not patient.teachers:
+        return skipped("there is no teacher in this process")
+    held = [each.model in ("initial", "ema") and not each.privileged for each in patient.experiment.teacher_roles.values()]
+    if any(held) and method.rewarded:
+        return skipped("the teacher is the student as it is now, and a reward moves it later")
+    return None
 
 
 def _gradient(patient: Patient, scored: Scored, streams: Streams, teacher: str) -> float:

@@ -49,7 +49,10 @@ class ServerConnection:
         )  # fmt: skip
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="engine")
         try:
-            entry = self._chosen(self._get("/models").get("data") or [], fragment, model)
+            listed = self._get("/models").get("data")
+            if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+                raise UserError(f"{self.name} lists no models as an OpenAI-compatible server does; is the address right?")
+            entry = self._chosen(listed, fragment, model)
         except BaseException:
             self.close()
             raise

@@ -178,6 +178,8 @@ def check_section(section: EngineSection) -> None:
             raise UserError(f"engine.{name} means nothing to engine '{spec.name}'; drop it, or choose another engine.kind")
     if section.url and "url" not in spec.settings:
         raise UserError(f"engine.url is where a server plays, and engine.kind is '{spec.name}'; a teacher's is engine.teacher")
+    if section.url and not is_url(section.url):
+        raise UserError(f"engine.url is '{section.url}', and it is an address such as http://127.0.0.1:8000/v1")
     for name in sorted(spec.needs):
         if not getattr(section, name):
             raise UserError(f"engine.kind '{spec.name}' needs engine.{name}")

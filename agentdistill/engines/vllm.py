@@ -7,12 +7,14 @@ import itertools
 import os
 import threading
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from agentdistill.engines.guard import Guard, children
 from agentdistill.engines.heads import widen_heads
 from agentdistill.engines.registry import LanguageModel, Setup
 from agentdistill.engines.sampler import ServedSampler
@@ -25,6 +27,7 @@ from agentdistill.policies.model import CausalLM
 
 GIB = 1 << 30
 _ADAPTER = "student"
+_LOOK = 1.0  # seconds between two looks at the processes that are being started
 _MEMORY = Path("/dev/shm")  # Linux's memory as a file system
 _MORE = "what it says above tells more (VLLM_LOGGING_LEVEL=INFO: all of it)"
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -54,12 +57,16 @@ class AsyncVllm:
         context: tokens of a context and its answer together, at most.
         top: likeliest ids that may be asked for.
         lora: rank of the adapter that may be loaded.
+        guard: is told of the processes that vLLM starts.
 
     Raises:
         UserError: when vLLM cannot be started.
     """
 
-    def __init__(self, source: str, name: str, context: int, setup: Setup, *, top: int = 0, lora: int | None = None) -> None:
+    def __init__(
+        self, source: str, name: str, context: int, setup: Setup, *,
+        top: int = 0, lora: int | None = None, guard: Guard | None = None,
+    ) -> None:  # fmt: skip
         for key, value in _ENVIRONMENT.items():
             os.environ.setdefault(key, value)
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -88,7 +95,7 @@ class AsyncVllm:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**{**arguments, **section.options}))
 
         try:
-            self._llm: Any = self._run(start())
+            self._llm: Any = self._guarded(start(), guard)
         except Exception as error:
             self._stop()
             reason = " ".join(str(error).split())[:300]
@@ -164,6 +171,18 @@ class AsyncVllm:
     def _run(self, what: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result()
 
+    def _guarded(self, what: Coroutine[Any, Any, Any], guard: Guard | None) -> Any:
+        """What vLLM starts meanwhile is guarded as soon as it is there."""
+        before, future = set(children()), asyncio.run_coroutine_threadsafe(what, self._loop)
+        while True:
+            done = wait([future], _LOOK).done
+            if guard is not None:
+                new = set(children()) - before
+                guard.processes(new)
+                before |= new
+            if done:
+                return future.result()
+
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -211,6 +230,7 @@ class VllmEngine:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._models: dict[int, _Model] = {}
+        self._guard: Guard | None = None
 
     def sampler(self, lm: LanguageModel, *, cache: bool = True) -> ServedSampler:
         """See `Engine`."""
@@ -230,6 +250,9 @@ class VllmEngine:
             if model.sync is not None:
                 model.sync.close()
         self._models = {}
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
 
     def _model(self, lm: LanguageModel) -> _Model:
         if id(lm) not in self._models:
@@ -241,8 +264,9 @@ class VllmEngine:
         context = min(lm.context, max(setup.context, setup.scored)) + 1
         name = f"vLLM's engine of model '{lm.name}'"
         setup.say(f"starting {name}")
+        guard = self._guard = self._guard or Guard()
         if not isinstance(lm, CausalLM):
-            return _Model(lm, AsyncVllm(lm.name, name, context, setup, top=setup.top), None)
+            return _Model(lm, AsyncVllm(lm.name, name, context, setup, top=setup.top, guard=guard), None)
         dtype, exchange = dtype_of(setup.section.dtype), setup.section.exchange
         if setup.section.transfer == "memory" and not exchange and _MEMORY.is_dir():
             exchange = str(_MEMORY)
@@ -253,9 +277,10 @@ class VllmEngine:
                 f"vLLM on a CPU takes no adapter of model '{lm.name}', whose heads are of 16; take engine.kind local"
             )
         sync = WeightSync(lm, dtype, exchange, reshape)
+        guard.folder(sync.folder)
         try:
             with sync.written() as folder:
-                connection = AsyncVllm(str(folder), name, context, setup, top=setup.top, lora=lora)
+                connection = AsyncVllm(str(folder), name, context, setup, top=setup.top, lora=lora, guard=guard)
         except BaseException:
             sync.close()
             raise

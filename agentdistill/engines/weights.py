@@ -78,6 +78,7 @@ class WeightSync:
 
     Attributes:
         pushed: how often weights were sent.
+        folder: where files are written, there until `close`.
     """
 
     def __init__(self, lm: CausalLM, dtype: torch.dtype, exchange: str = "", reshape: Reshape | None = None) -> None:
@@ -89,7 +90,7 @@ class WeightSync:
         self._adapter: object = None
         try:
             Path(exchange).mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix="agentdistill-", dir=exchange or None))
+            self.folder = Path(tempfile.mkdtemp(prefix="agentdistill-", dir=exchange or None))
         except OSError as error:
             raise UserError(f"engine.exchange '{exchange}' is no folder that can be written to: {error.strerror}") from error
 
@@ -126,7 +127,7 @@ class WeightSync:
 
     def close(self) -> None:
         """Remove the files."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _plain(self) -> dict[str, torch.Tensor]:
         lm = self.lm.without("") if isinstance(self.lm, Adapted) else self.lm
@@ -135,7 +136,7 @@ class WeightSync:
     @contextmanager
     def _new_folder(self) -> Iterator[Path]:
         self._written += 1
-        folder = self._folder / f"{self._written:06d}"
+        folder = self.folder / f"{self._written:06d}"
         try:
             yield folder
         finally:

@@ -9,6 +9,7 @@ from typing import Any
 from agentdistill import config as config_module
 from agentdistill.config import Experiment
 from agentdistill.durable import digest
+from agentdistill.engines.registry import is_url
 from agentdistill.errors import UserError
 from agentdistill.training.integrity import RESTORE
 from agentdistill.training.journal import write_atomic
@@ -17,8 +18,12 @@ from agentdistill.training.progress import Progress, untouched
 # What a stage or a verb leaves behind. A tokenizer alone is no result: it is made in seconds, and made again.
 RESULTS = ("checkpoints/[!.]*", "teacher", "student", "final", "evals/*.json", "store/*.parquet", "eval.json", "summary.json")
 
-# Where environments are, and where numbers are shown, changes no result, so a run may go on with others than it began with.
-FREE = ("env.workers", "env.timeout", "env.recycle", "env.memory", "log.backends", "log.project", "log.mode")
+# Where environments and servers are, and where numbers are shown, changes no result, so a run may go on with others than it
+# began with. A teacher's server may be another one, too, but not another kind of teacher.
+FREE = (
+    "env.workers", "env.timeout", "env.recycle", "env.memory", "log.backends", "log.project", "log.mode",
+    "engine.url", "engine.timeout", "engine.exchange", "engine.cache", "engine.transfer",
+)  # fmt: skip
 
 
 def claim(folder: Path, config: Experiment, stored: Progress | None, *, resume: bool) -> Progress:
@@ -70,6 +75,9 @@ def _first_difference(a: Experiment, b: Experiment) -> str:
             return {prefix: value}
         return {k: v for name, item in value.items() for k, v in flat(item, f"{prefix}.{name}".lstrip(".")).items()}
 
+    def moved(name: str) -> bool:
+        return name == "engine.teacher" and all(is_url(str(each.get(name))) for each in (old, new))
+
     old, new = flat(a.model_dump(mode="json")), flat(b.model_dump(mode="json"))
-    names = (k for k in [*old, *new] if k not in FREE and old.get(k) != new.get(k))
+    names = (k for k in [*old, *new] if k not in FREE and old.get(k) != new.get(k) and not moved(k))
     return next((f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names), "")

@@ -237,6 +237,8 @@ def test_a_distillation_term_whose_weights_are_all_zero_is_no_proof(sound: Raw) 
     found = looked_at(sound, "signal", method={"preset": "opd", "kd_coef": later})["signal"]
     assert (found.outcome, "nothing can be told" in found.detail) == ("warn", True)
     assert "nothing to learn from" in failed(sound, "experiment", method={"preset": "opd", "kd_coef": 0.0})
+    beside_a_reward = {"preset": "sod", "kd_coef": 0.0}
+    assert "signal 'opd' is multiplied by method.kd_coef = 0" in failed(sound, "signal", method=beside_a_reward)
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,9 @@ def test_new_weights_need_a_server_that_takes_them(tmp_path: Any) -> None:
         with pytest.raises(UserError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora"):
             connection.load_adapter(tmp_path)
         connection.close()
+
+
+@pytest.mark.parametrize("models", [{"data": ["x", "y"]}, {"data": {"id": "x"}}, {"models": []}, []], ids=str)
+def test_a_page_that_lists_no_models_is_told_in_a_sentence(models: Any) -> None:
+    with serving(lambda body: (200, {}), models) as url, pytest.raises(UserError, match="lists no models as an OpenAI"):
+        ServerConnection(url, "", 5)

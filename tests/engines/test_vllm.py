@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -165,6 +168,36 @@ def small_llama(tokenizer: PreTrainedTokenizerFast) -> CausalLM:
     return CausalLM(model, tokenizer, "small")
 
 
+KILLED = """
+import sys, time
+from agentdistill.engines.guard import children
+from agentdistill.engines.vllm import VllmEngine
+from agentdistill.policies.load import load_model
+from tests.engines.conftest import setup_of
+
+if __name__ == "__main__":
+    engine, lm = VllmEngine(setup_of(kind="vllm", cache=0.25, transfer="memory")), load_model(sys.argv[1])
+    engine.sampler(lm)
+    print(engine._model(lm).sync.folder, *(each.pid for each in children()), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_run_leaves_no_engine_and_no_weights_in_memory(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    small_llama(tokenizer).save(tmp_path / "m")
+    (tmp_path / "run.py").write_text(KILLED)
+    run = subprocess.Popen([sys.executable, tmp_path / "run.py", tmp_path / "m"], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    folder, *numbers = run.stdout.readline().split()
+    there = [psutil.Process(int(number)) for number in numbers]
+    assert len([each for each in there if "VLLM" in each.name() or "VLLM" in " ".join(each.cmdline())]) >= 2
+    assert Path(folder).is_dir()
+    run.kill()
+    run.wait()
+    assert not psutil.wait_procs(there, 30)[1]
+    assert not Path(folder).exists()
+
+
 def test_an_adapter_is_swapped_where_it_lies_and_its_base_is_sent_once(tokenizer: PreTrainedTokenizerFast) -> None:
     needs("peft", "pip install 'agentdistill[lora]'")
     lm = attach(small_llama(tokenizer), r=RANK, alpha=16, targets="all-linear", seed=0, base="small")
@@ -208,7 +241,7 @@ def test_weights_go_through_memory_by_vllms_weight_transfer_api(tokenizer: PreTr
     try:
         sampler, before = engine.sampler(lm), torch.full((20,), 9.0)
         sync = engine._model(lm).sync
-        assert sync._folder.parent == Path("/dev/shm")
+        assert sync.folder.parent == Path("/dev/shm")
         for round_ in range(3):
             ours, theirs = TransformersSampler(lm).generate(requests, GREEDY), sampler.generate(requests, GREEDY)
             assert [each.ids for each in theirs] == [each.ids for each in ours]
@@ -221,7 +254,7 @@ def test_weights_go_through_memory_by_vllms_weight_transfer_api(tokenizer: PreTr
                     tensor.add_(0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(round_)))
     finally:
         engine.close()
-    assert not sync._folder.exists()
+    assert not sync.folder.exists()
 
 
 def test_a_server_that_is_gone_is_told_in_a_sentence(three: Three, smol: CausalLM, starting: Server) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from agentdistill import api
+from agentdistill import api, config
 from agentdistill.errors import UserError
+from agentdistill.training.claim import _first_difference
 from tests.training.test_run import BASE, SFT
 
 SHORT: dict[str, Any] = {"schedule": {"kind": "adaptive"}, "eval.every": 0, "train.checkpoint_every": 2, "train.iterations": 3}
@@ -221,3 +222,12 @@ def test_another_model_or_setting_does_not_add_its_episodes_to_an_evaluation(ori
     assert files(out) == before
     api.rollout(model, "lab/Guess-v0", out=out, temperature=0.0, **limits)
     assert (out / "store" / "rollout.parquet").is_file()
+
+
+def test_a_server_may_be_elsewhere_when_a_run_goes_on_but_a_teacher_stays_a_server() -> None:
+    about = {**BASE, "engine": {"kind": "vllm-server", "url": "http://a:1/v1", "teacher": "http://a:2/v1", "timeout": 3}}
+    one = config.parse_experiment(about)
+    moved = {"engine.url": "http://b:1/v1", "engine.teacher": "http://b:2/v1", "engine.timeout": 100, "engine.exchange": "x"}
+    assert _first_difference(one, config.parse_experiment(config.override(about, moved))) == ""
+    other = config.parse_experiment(config.override(about, {"engine.teacher": "local"}))
+    assert _first_difference(one, other).startswith("engine.teacher was 'http://a:2/v1', is 'local'")
