@@ -102,7 +102,7 @@ def report(seconds: float, cpu: float, loss: float, sequences: list[list[int]], 
 def ours(about: dict[str, Any]) -> None:  # noqa: PLR0915
     """Our side: the loop, with forced messages."""
     from agentdistill.config import parse_experiment
-    from agentdistill.policies import local
+    from agentdistill.policies import local, sampling
     from agentdistill.policies.scorer import TransformersScorer
     from agentdistill.seeds import derive, permutation
     from agentdistill.store import Store
@@ -148,17 +148,13 @@ def ours(about: dict[str, Any]) -> None:  # noqa: PLR0915
             def random(self) -> float:
                 return next(self._ids) + super().random()
 
-        real_choose = local.choose
+        real_draw = sampling.draw
 
-        def choose(logits: Any, params: Any, uniforms: Any) -> Any:
-            import torch
+        def draw(probs: Any, uniforms: Any) -> Any:
+            real_draw(probs, uniforms % 1)
+            return uniforms.long()
 
-            real_choose(logits, params, [u % 1 for u in uniforms])
-            ids = torch.tensor([int(u) for u in uniforms])[:, None]
-            picked = torch.log_softmax(logits, -1).gather(1, ids)[:, 0].tolist()
-            return ids[:, 0].tolist(), picked, picked
-
-        local.choose, local.random = choose, type("random", (), {"Random": Forced})
+        sampling.draw, local.random = draw, type("random", (), {"Random": Forced})  # type: ignore[attr-defined]
         real_iteration, real_write = loop._iteration, Store.write
         played: list[list[int]] = []
         losses: list[float] = []
