@@ -99,7 +99,7 @@ def report(seconds: float, cpu: float, loss: float, sequences: list[list[int]], 
     print("STEP " + json.dumps(said | more), flush=True)
 
 
-def ours(about: dict[str, Any]) -> None:  # noqa: PLR0915
+def ours(about: dict[str, Any]) -> None:
     """Our side: the loop, with forced messages."""
     from agentdistill.config import parse_experiment
     from agentdistill.policies import local, sampling

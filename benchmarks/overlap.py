@@ -5,7 +5,7 @@ that waits for a server does), a small student and a small teacher. The first it
 a line a run and, last, one JSON object; `ratio` is the seconds an iteration takes one after the other over those with overlap,
 the median of the repeats. `--figure` draws the last repeat's iterations.
 
-    python benchmarks/overlap.py [--iterations 5] [--seconds 1] [--repeats 3] [--figure docs/img/overlap.png]
+    python benchmarks/overlap.py [--iterations 5] [--seconds 0.25] [--repeats 3] [--figure docs/img/overlap.png]
 """
 
 from __future__ import annotations
@@ -106,11 +106,11 @@ def draw(path: Path, timelines: dict[str, list[Span]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="128x4", help="width and layers of the models")
+    parser.add_argument("--size", default="384x8", help="width and layers of the models")
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--turns", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=1.0, help="a step of the environment takes")
+    parser.add_argument("--seconds", type=float, default=0.25, help="a step of the environment takes")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--figure", type=Path, help="where to draw the last repeat")
     options = parser.parse_args()

@@ -19,6 +19,7 @@ from agentdistill.cost.estimate import PHASES, evaluating, memory, models_of, pe
 from agentdistill.cost.meters import Measured, Meter, Roofline
 from agentdistill.cost.work import Lengths, allowed, like, work_of
 from agentdistill.doctor.machine import machine_memory
+from agentdistill.engines.section import LOCAL
 
 GIB = 1 << 30
 _LOWER = {
@@ -46,6 +47,7 @@ class Plan:
         evaluating: seconds of all evaluations.
         iterations: in the whole run.
         tokens_per_second: the student's own tokens over all seconds of an iteration.
+        notes: what of the experiment is not counted.
     """
 
     device: str
@@ -60,6 +62,7 @@ class Plan:
     evaluating: float
     iterations: int
     tokens_per_second: float
+    notes: list[str]
 
     @property
     def hours(self) -> float:
@@ -77,7 +80,7 @@ class Plan:
     @property
     def lines(self) -> list[str]:
         """What a reader wants of it."""
-        sizes = ", ".join(f"{ref} {n / 1e6:,.1f} M" + (" (guessed)" if ref in self.guessed else "")
+        sizes = ", ".join(f"{ref} {_count(n)}" + (" (guessed)" if ref in self.guessed else "")
                           for ref, n in self.parameters.items())  # fmt: skip
         own, fits = self.lengths, self.peak <= _ROOM * self.capacity
         parts = ", ".join(f"{name} {n / GIB:.2f}" for name, n in self.bytes.items())
@@ -93,9 +96,10 @@ class Plan:
             f"memory, GiB: {parts}",
             f"peak {self.peak / GIB:.2f} GiB of {self.capacity / GIB:.0f}: {held}",
             f"an iteration, s: {times}; {self.tokens_per_second:,.0f} tokens/s of the student's",
-            f"{self.iterations} iterations {self.iterations * sum(self.seconds.values()) / 3600:.2f} h, evaluations "
-            f"{self.evaluating / 3600:.2f} h: {self.hours:.2f} h, supervised stages not counted",
+            f"{self.iterations} iterations {_time(self.iterations * sum(self.seconds.values()))}, evaluations "
+            f"{_time(self.evaluating)}: {_time(3600 * self.hours)}, supervised stages not counted",
             f"what binds: {self.binds}",
+            *(f"note: {note}" for note in self.notes),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,8 +131,27 @@ def estimate(config: Experiment, where: str = HERE, episodes: str | Path | None 
     return Plan(
         name, {ref: each.parameters for ref, each in shapes.items()}, [ref for ref, each in shapes.items() if each.guessed],
         lengths, parts, peak(parts), capacity, _devices(parts, _ROOM * capacity), taken, evaluating(work, taken),
-        work.iterations, work.written / max(1e-12, sum(taken.values())),
+        work.iterations, work.written / max(1e-12, sum(taken.values())), _notes(config),
     )  # fmt: skip
+
+
+def _count(n: int) -> str:
+    return f"{n / 1e6:,.1f} M" if n >= 1e6 else f"{n / 1e3:,.0f} K"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.1f} s"
+
+
+def _notes(config: Experiment) -> list[str]:
+    engine, out = config.engine, []
+    if engine.kind != LOCAL or engine.teacher != LOCAL:
+        out.append(
+            "student and teacher are counted as if both were in this process; vLLM is faster, and takes memory of its own"
+        )
+    if engine.overlap:
+        out.append("engine.overlap is not counted: it takes a copy of the student's weights, and hides the environments' time")
+    return out
 
 
 def _devices(parts: Mapping[str, float], room: float) -> int:

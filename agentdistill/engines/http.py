@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from agentdistill.engines.wire import Ask, Said
+from agentdistill.engines.wire import Ask, Said, TextOnly
 from agentdistill.errors import UserError
 
 KEY = "AGENTDISTILL_API_KEY"
@@ -106,7 +106,7 @@ class ServerConnection:
         choice = self._choice(answer)
         ids, logprobs = choice.get("token_ids"), (choice.get("logprobs") or {}).get("token_logprobs")
         if ids is None:
-            raise UserError(
+            raise TextOnly(
                 f"{self.name} answers with text and not with token ids (return_token_ids), so it cannot play exactly; "
                 "serve the model with vLLM"
             )

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from agentdistill.errors import UserError
+
 SEEDS = 1 << 63
 """Seeds are taken modulo this: what a server's random number generator takes."""
+
+
+class TextOnly(UserError):
+    """A server that answers with text, so that what it says can be scored for others, and not played."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from typing import Any
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.engines.registry import LanguageModel
 from agentdistill.engines.sampler import EXACT
+from agentdistill.engines.wire import TextOnly
 from agentdistill.intervals import Rate
 from agentdistill.policies.adapter import chosen
-from agentdistill.policies.base import TeacherScorer
+from agentdistill.policies.base import Request, SamplingParams, TeacherScorer
 from agentdistill.policies.load import is_tiny
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
@@ -90,14 +91,19 @@ class _Models:
 
 def _playable(session: Session, teacher: LanguageModel) -> bool:
     """Whether a teacher can be evaluated as the experiment asks; what its engine cannot do is said."""
-    temperature = session.config.eval.temperature
-    if isinstance(teacher, CausalLM) or temperature in EXACT:
+    temperature, reason = session.config.eval.temperature, ""
+    if isinstance(teacher, CausalLM):
         return True
-    session.say(
-        f"note: teacher '{teacher.name}' is not evaluated: it is served elsewhere, which tells no log-probs at "
-        f"eval.temperature {temperature:g}"
-    )
-    return False
+    if temperature not in EXACT:
+        reason = f"it is served elsewhere, which tells no log-probs at eval.temperature {temperature:g}"
+    else:
+        try:
+            session.engines.sampler(teacher).generate([Request(0, [0], 0, frozenset())], SamplingParams(max_tokens=1))
+        except TextOnly as error:
+            reason = str(error)
+    if reason:
+        session.say(f"note: teacher '{teacher.name}' is not evaluated: {reason}")
+    return not reason
 
 
 def _models(session: Session) -> _Models:

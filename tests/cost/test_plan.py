@@ -151,3 +151,14 @@ def test_mistakes_are_told_in_a_sentence(
 )
 def test_a_pass_of_the_student_is_counted_where_a_method_reads_what_it_gives(method: str, early: bool) -> None:
     assert reads_early(Method.load(method)) == early
+
+
+def test_what_is_not_counted_is_said_and_small_numbers_can_be_read(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", str(played / "experiment.yaml"), "--like", str(played), "--device", "h100", "--engine.overlap", "true"]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert "note: engine.overlap is not counted" in said
+    assert " K" in next(line for line in said.splitlines() if line.startswith("models: "))
+    assert "0.00 h" not in said
+    about = ad.experiment(LARGE, {"engine": {"teacher": "http://127.0.0.1:1/v1"}, "method": "opd"})
+    assert ad.plan(about, device="h100").notes[0].startswith("student and teacher are counted as if both were in this process")
