@@ -238,7 +238,9 @@ def test_a_distillation_term_whose_weights_are_all_zero_is_no_proof(sound: Raw) 
     assert (found.outcome, "nothing can be told" in found.detail) == ("warn", True)
     assert "nothing to learn from" in failed(sound, "experiment", method={"preset": "opd", "kd_coef": 0.0})
     beside_a_reward = {"preset": "sod", "kd_coef": 0.0}
-    assert "signal 'opd' is multiplied by method.kd_coef = 0" in failed(sound, "signal", method=beside_a_reward)
+    assert "signal 'opd' is multiplied by method.kd_coef = 0" in failed(
+        sound, "signal", method=beside_a_reward, **{"train.rollouts": 2}
+    )
 
 
 @pytest.mark.parametrize(
