@@ -12,7 +12,6 @@ from agentdistill.chat import Chat
 from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, ReferenceSection
 from agentdistill.demonstrations import demonstrate, transcript
 from agentdistill.engines.registry import Engines, Setup
-from agentdistill.engines.section import LOCAL
 from agentdistill.errors import UserError
 from agentdistill.modules import import_module
 from agentdistill.policies.adapter import Adapted, attach
@@ -20,7 +19,7 @@ from agentdistill.policies.base import TeacherScorer
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import TransformersScorer
-from agentdistill.policies.served import can_be_served, served
+from agentdistill.policies.served import served
 from agentdistill.policies.tiny import train_tokenizer
 from agentdistill.pool import EnvPool
 from agentdistill.rollout import Limits, Rollout, Task
@@ -31,7 +30,7 @@ from agentdistill.training.check import REFERENCE, first_seeds
 from agentdistill.training.evaluate import env_failures
 from agentdistill.training.score import trainable
 from agentdistill.training.session import BYTES_PER_TOKEN, tiny_context
-from agentdistill.training.teachers import own_weights
+from agentdistill.training.teachers import is_elsewhere, own_weights
 from agentdistill.trajectory import Trajectory
 
 SEQUENCES = 8
@@ -84,8 +83,8 @@ class Patient:
         if section.own:
             return TransformersScorer(lm, budget=self.experiment.train.token_budget)
         # As a run has it: by the model's name, so that another one that is served there is not asked instead.
-        far = self.experiment.engine.teacher != LOCAL and section.sft is None and can_be_served(section.model)
-        return self.engines.scorer(served(section.model) if far else lm, width=self.student.vocab_size)
+        asked = served(section.model) if is_elsewhere(self.experiment, section) else lm
+        return self.engines.scorer(asked, width=self.student.vocab_size)
 
     @functools.cached_property
     def pool(self) -> EnvPool:

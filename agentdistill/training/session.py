@@ -18,7 +18,6 @@ from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, Reference
 from agentdistill.console import Console
 from agentdistill.demonstrations import Example, demonstrate, examples, transcript
 from agentdistill.engines.registry import Engines, LanguageModel, Setup
-from agentdistill.engines.section import LOCAL
 from agentdistill.errors import UserError
 from agentdistill.evaluation import Evaluation
 from agentdistill.intervals import Rate
@@ -31,7 +30,7 @@ from agentdistill.policies.identity import identify
 from agentdistill.policies.load import is_tiny, load_model, load_tokenizer
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
-from agentdistill.policies.served import can_be_served, served
+from agentdistill.policies.served import served
 from agentdistill.pool import EnvPool, Workers
 from agentdistill.recorded import Recorded, read_records, usable, with_expert
 from agentdistill.rollout import Limits, Rollout
@@ -52,7 +51,7 @@ from agentdistill.training.reported import keep_panel, panel_of, reported_name, 
 from agentdistill.training.sft import supervise
 from agentdistill.training.state import copy_into, save_model
 from agentdistill.training.stored_check import check_stored
-from agentdistill.training.teachers import MovingAverage, frozen_copy
+from agentdistill.training.teachers import MovingAverage, frozen_copy, is_elsewhere
 from agentdistill.trajectory import Trajectory
 
 TOKENIZER_EPISODES = 64
@@ -204,7 +203,7 @@ class Session:
 
     def teacher(self, role: str, section: TeacherSection, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
         """A teacher that is another model: one of this process, or what is known of one that an engine loads itself."""
-        if self.config.engine.teacher != LOCAL and section.sft is None and can_be_served(section.model):
+        if is_elsewhere(self.config, section):
             return served(section.model)
         return self.load(role, section, tokenizer)
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import torch
 
+from agentdistill.config import Experiment, TeacherSection
+from agentdistill.engines.section import LOCAL
 from agentdistill.policies.adapter import Adapted
 from agentdistill.policies.model import CausalLM
+from agentdistill.policies.served import can_be_served
 from agentdistill.training.state import load_weights, save_weights
 
 DECAY = 0.99
@@ -66,3 +69,8 @@ class MovingAverage:
             UserError: when the file is missing, damaged or of another model.
         """
         load_weights(folder / _FILE, self.lm)
+
+
+def is_elsewhere(config: Experiment, section: TeacherSection) -> bool:
+    """Whether the engine that scores for a teacher loads it by its name, so that no weights of it are in this process."""
+    return config.engine.teacher != LOCAL and section.sft is None and can_be_served(section.model)
