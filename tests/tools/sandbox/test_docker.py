@@ -165,7 +165,7 @@ def test_containers_of_a_process_that_was_killed_end_by_themselves_and_are_swept
 
 def test_a_container_has_neither_network_nor_privileges_nor_a_log(sandbox: Any) -> None:
     session = sandbox.open()
-    settings = sandbox.client.containers.get(next(iter(owned(sandbox.client)))).attrs
+    settings = session._interpreter._api.inspect_container(session._interpreter._id)  # others of the pool may be ending
     host, config = settings["HostConfig"], settings["Config"]
     assert (host["NetworkMode"], host["ReadonlyRootfs"], host["CapDrop"]) == ("none", True, ["ALL"])
     assert (host["SecurityOpt"], host["LogConfig"]["Type"]) == (["no-new-privileges"], "none")
