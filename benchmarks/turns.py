@@ -19,6 +19,7 @@ import time
 
 import numpy as np
 
+from agentdistill.policies import shared
 from agentdistill.policies.base import Request, SamplingParams
 from agentdistill.policies.load import load_model
 from agentdistill.policies.local import TransformersSampler
@@ -31,6 +32,7 @@ from agentdistill.training.update import accumulate
 from agentdistill.trajectory import StopReason, Trajectory, Turn
 
 PHASES = ("rollout", "scoring", "update")
+LEAST = shared.LEAST
 PROMPT, MESSAGE, OBSERVATION = 120, 16, 24  # tokens
 
 
@@ -78,7 +80,8 @@ def rows(played: list[tuple[list[int], list[int]]], again: bool) -> list[Traject
 
 
 def measure(student: CausalLM, teacher: CausalLM, turns: int, n: int, again: bool, seed: int, budget: int) -> list[float]:
-    """Seconds a trajectory of each phase."""
+    """Seconds a trajectory of each phase. Rows of turns are encoded whole, however much they have in common."""
+    shared.LEAST = 1 << 30 if again else LEAST
     first, played = rollout(student, turns, n, again, seed)
     batch = [row for each in played for row in rows(each, again)]
     method = Method.load("opd-exact")

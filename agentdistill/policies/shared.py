@@ -38,14 +38,22 @@ def budget_batches(sequences: Sequence[list[int]], budget: int) -> list[list[int
 
     A group's cost is its common beginning, if that is shared, and rows × the longest rest. Groups are cut from the order by
     length, which leaves the least padding, or from dictionary order, which puts together what has most in common: whichever is
-    less in all. A sequence longer than the budget gets a group of its own.
+    less in all, and of as many groups the more equal ones, which take less memory. A sequence longer than the budget gets a
+    group of its own.
     """
     orders = (
         sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i)),
         sorted(range(len(sequences)), key=lambda i: (sequences[i], i)),
     )
     cuts = [_cut(sequences, order, budget) for order in orders]
-    return min(cuts, key=lambda groups: sum(_cost(_shape(sequences, group)) for group in groups))
+    cuts += [_even(groups) for groups in cuts]
+
+    def cost(groups: list[list[int]]) -> tuple[bool, int, int]:
+        each = [(_cost(_shape(sequences, group)), len(group)) for group in groups]
+        beyond = any(cost > budget and rows > 1 for cost, rows in each)
+        return beyond, sum(cost for cost, _ in each), max((cost for cost, _ in each), default=0)
+
+    return min(cuts, key=cost)
 
 
 Shape = tuple[int, int, int]
@@ -61,6 +69,12 @@ def _cost(shape: Shape) -> int:
     rows, longest, alike = shape
     saved = alike * (rows - 1)
     return rows * longest - (saved if saved >= LEAST else 0)
+
+
+def _even(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The same order in as many groups, of nearly as many rows each."""
+    order, k = [i for group in groups for i in group], len(groups)
+    return [order[len(order) * part // k : len(order) * (part + 1) // k] for part in range(k)]
 
 
 def _cut(sequences: Sequence[list[int]], order: Sequence[int], budget: int) -> list[list[int]]:

@@ -66,6 +66,10 @@ def test_episodes_of_one_task_share_a_pass_where_that_computes_less() -> None:
     assert all(len(batch) == 1 for batch in budget_batches([[i, *each] for i, each in enumerate(mixed)], 400))
 
 
+def test_of_batches_that_compute_the_same_the_more_equal_ones_are_taken() -> None:
+    assert budget_batches([[i] * 50 for i in range(4)], 150) == [[0, 1], [2, 3]]
+
+
 @pytest.mark.parametrize(("alike", "own"), [(20, (9, 5, 7)), (9, (30, 21, 17)), (12, (12, 12))], ids=["mask", "square", "even"])
 def test_states_and_gradients_are_those_of_whole_rows(
     lm: CausalLM, passes: list[tuple[int, ...]], alike: int, own: tuple[int, ...]
