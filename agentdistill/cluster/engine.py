@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentdistill.cluster.connect import Cluster
+from agentdistill.cluster.environments import Places
 from agentdistill.cluster.placement import Place, Reservation, places
 from agentdistill.cluster.sampler import RaySampler
 from agentdistill.cluster.scorer import RayScorer
@@ -33,6 +34,7 @@ class RayEngine:
         except BaseException:
             self._cluster.close()
             raise
+        self._environments = Places(self._places("environment"), self._reservation, section.ray.wait, setup.say)
         for line in self._reservation.lines():
             setup.say(line)
 
@@ -54,7 +56,7 @@ class RayEngine:
 
     def worker(self, packed: bytes) -> Any:
         """See `HostingEngine`."""
-        raise NotImplementedError
+        return self._environments.worker(packed)
 
     def close(self) -> None:
         """See `Engine`."""
@@ -68,15 +70,12 @@ class RayEngine:
         """The actors of a teacher: the next that have no model yet, when it is asked for first."""
         key: object = id(lm) if isinstance(lm, CausalLM) else lm.name
         if key not in self._scoring:
-            each, free = self._setup.section.ray.teachers, self._places("teacher")[len(self._scoring) * self._each :]
-            if len(free) < each:
-                raise UserError(f"no actor was reserved for teacher '{lm.name}'; engine.ray.teachers is a number a teacher")
-            self._scoring[key] = lm, Troupe(lm, free[:each], self._reservation, self._setup)
+            each = self._setup.section.ray.teachers
+            own = self._places("teacher")[each * len(self._scoring) :][:each]
+            if not own:
+                raise UserError(f"no actor was reserved for teacher '{lm.name}'; this engine was opened for fewer teachers")
+            self._scoring[key] = lm, Troupe(lm, own, self._reservation, self._setup)
         return self._scoring[key][1]
-
-    @property
-    def _each(self) -> int:
-        return self._setup.section.ray.teachers
 
     def _places(self, role: str) -> list[Place]:
         return [place for place in self._reservation.places if place.role == role]
