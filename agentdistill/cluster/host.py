@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from agentdistill.cluster.connect import ray
-from agentdistill.cluster.parcel import Array, Parcel, Weights, array, bring, unpack
+from agentdistill.cluster.model_parcel import Array, Parcel, Weights, array, bring, unpack
 from agentdistill.cluster.player import Player
 from agentdistill.policies.base import Request, Sample, SamplingParams, ScoreRequest
 from agentdistill.policies.load import load_model

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from agentdistill.cluster.host import Scored
+from agentdistill.cluster.model_parcel import tensor
 from agentdistill.cluster.troupe import Troupe
 from agentdistill.engines.registry import LanguageModel
 from agentdistill.errors import UserError
@@ -66,8 +67,7 @@ class RayScorer:
     def _read(self, scored: Scored) -> TeacherScores:
         head = self._head
         device = head.weight.device
-        logprobs, entropy, hidden = (torch.tensor(each, device=device) if not isinstance(each, torch.Tensor) else each.to(device)
-                                     for each in scored)  # fmt: skip
+        logprobs, entropy, hidden = (tensor(each).to(device, copy=True) for each in scored)
         return TeacherScores(logprobs, entropy, HiddenDistribution(hidden, head))
 
     @property
@@ -82,7 +82,7 @@ class RayScorer:
 def _linear(weight: Any, bias: Any) -> nn.Linear:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-    head.weight = nn.Parameter(torch.as_tensor(weight).to(device, copy=True), requires_grad=False)
+    head.weight = nn.Parameter(tensor(weight).to(device, copy=True), requires_grad=False)
     if bias is not None:
-        head.bias = nn.Parameter(torch.as_tensor(bias).to(device, copy=True), requires_grad=False)
+        head.bias = nn.Parameter(tensor(bias).to(device, copy=True), requires_grad=False)
     return head

@@ -9,7 +9,7 @@ from typing import Any
 from agentdistill.cluster.connect import ray
 from agentdistill.cluster.crew import Crew
 from agentdistill.cluster.host import ModelHost
-from agentdistill.cluster.parcel import moving, pack
+from agentdistill.cluster.model_parcel import moving, pack
 from agentdistill.cluster.placement import Place, Reservation
 from agentdistill.engines.registry import LanguageModel, Setup
 from agentdistill.engines.weights import state_of

@@ -64,8 +64,8 @@ def unpack(parcel: Parcel, weights: Weights) -> CausalLM:
     given = {**parcel.fixed, **weights}
     filled: dict[int, torch.Tensor] = {}
     for name, empty in _tensors(lm.model).items():
-        tensor = _tensor(given[name]).to(device, copy=True)
-        filled[id(empty)] = nn.Parameter(tensor, requires_grad=False) if isinstance(empty, nn.Parameter) else tensor
+        filling = tensor(given[name]).to(device, copy=True)
+        filled[id(empty)] = nn.Parameter(filling, requires_grad=False) if isinstance(empty, nn.Parameter) else filling
     for module in lm.model.modules():
         for table in (module._parameters, module._buffers, module.__dict__):
             table.update({name: filled[id(value)] for name, value in table.items() if id(value) in filled})
@@ -77,7 +77,7 @@ def bring(lm: CausalLM, weights: Weights) -> None:
     """Give an unpacked model new weights, in place."""
     tensors = _tensors(lm.model)
     for name, array in weights.items():
-        tensors[name].copy_(_tensor(array))
+        tensors[name].copy_(tensor(array))
 
 
 def arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Array]:
