@@ -12,7 +12,9 @@ from agentdistill.policies.model import CausalLM
 from agentdistill.signals import Method, Streams
 from agentdistill.training.aside import Aside
 from agentdistill.training.optim import adamw, apply_step
+from agentdistill.training.recompute import recomputing
 from agentdistill.training.score import Scored
+from agentdistill.training.sharded import is_sharded, load_sharded
 from agentdistill.training.state import load_state, save_state
 from agentdistill.training.update import Totals, accumulate
 from agentdistill.trajectory import FloatArray
@@ -84,7 +86,8 @@ class LocalTrainer:
         self, method: Method, scored: Scored, streams: Streams, coef: FloatArray, segments: Sequence[int], where: str
     ) -> Totals:
         """See `Trainer.accumulate`."""
-        return accumulate(self._student, method, scored, streams, coef, segments, self._train.token_budget, where)
+        with recomputing(self._student.model, self._train.activation_checkpointing):
+            return accumulate(self._student, method, scored, streams, coef, segments, self._train.token_budget, where)
 
     def set_aside(self) -> float:
         """See `Trainer.set_aside`."""
@@ -105,7 +108,7 @@ class LocalTrainer:
 
     def load(self, folder: Path) -> None:
         """See `Trainer.load`."""
-        load_state(folder, self._student, self._optimizer)
+        (load_sharded if is_sharded(folder) else load_state)(folder, self._student, self._optimizer)
 
     def close(self) -> None:
         """Nothing is held."""
