@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import distributed
-from torch.distributed import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 BEAT = 1.0
 """Seconds between two signs of life."""
@@ -38,9 +38,8 @@ class Group:
         store.set(f"who/{rank}", f"{socket.gethostname()} {os.getpid()}")
         threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
         backend = "cpu:gloo,cuda:nccl" if self.device == "cuda" else "gloo"
-        distributed.init_process_group(
-            backend, store=distributed.PrefixStore("group", store), rank=rank, world_size=world, timeout=timedelta(seconds=timeout)
-        )
+        own, patience = PrefixStore("group", store), timedelta(seconds=timeout)
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=patience)
 
     def lost(self) -> list[int]:
         """Ranks whose processes are gone or stand still, as far as it can be told in some seconds."""
@@ -61,7 +60,7 @@ class Group:
             distributed.destroy_process_group()
 
     def _live(self) -> None:
-        store = self._store.clone()  # a connection of its own
+        store = self._store.clone()  # type: ignore[attr-defined]  # a connection of its own, as every kind of store can
         while not self._done.wait(BEAT):
             try:
                 store.add(f"beat/{self.rank}", 1)

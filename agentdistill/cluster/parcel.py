@@ -27,8 +27,8 @@ class _Sent:
 class Packer:
     """The sender's side, one for each receiver.
 
-    A module is sent again only when its weights have changed, which torch counts, and forgotten over there when it is gone here.
-    Tensors arrive on the receiver's device, and views without what lies beside them.
+    A module is sent again only when its weights have changed, which torch counts, and forgotten over there when it is gone
+    here. Tensors arrive on the receiver's device, and views without what lies beside them.
     """
 
     def __init__(self) -> None:

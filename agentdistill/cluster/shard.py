@@ -35,7 +35,7 @@ def _with_weights(lm: CausalLM, device: torch.device) -> CausalLM:
 
 
 class Pass(nn.Module):
-    """A micro-batch's forward pass from ids to loss, so that body and head are gathered, and their gradients shared out, as one.
+    """A micro-batch's forward pass from ids to loss: body and head are gathered, and their gradients shared out, as one.
 
     Its value is 0; the loss is seen by who gives it.
     """

@@ -62,11 +62,12 @@ def cut(method: Method, scored: Scored, streams: Streams, coef: FloatArray, segm
     table = scored.table
     taken = scored.student.measured if scored.student is not None and table.pending else None
     parts: dict[str, Any] = {each.name: getattr(streams, each.name) for each in fields(streams)}
+    own: dict[str, Any] = {name: None if value is None else value[rows] for name, value in parts.items()}
     return Share(
         rows=rows,
         segments=moved,
         columns={name: table[name][rows] for name in READ if name in table and method.exact},
-        streams=Streams(**{name: None if value is None else value[rows] for name, value in parts.items()}),
+        streams=Streams(**own),
         coef=coef[rows],
         answers=_distributions(scored.answers, segments) if method.exact or taken else None,
         references=_distributions(scored.references, segments) if method.exact else None,

@@ -97,7 +97,9 @@ class Ranks:
             if not _broken(error):
                 raise
             if 0 in self._group.lost():
-                print(f"agentdistill: trainer rank {self.place.rank}: rank 0, which ran the experiment, is lost", file=sys.stderr)
+                print(
+                    f"agentdistill: trainer rank {self.place.rank}: rank 0, which ran the experiment, is lost", file=sys.stderr
+                )
             return 1
 
     def close(self, failed: bool) -> None:

@@ -1,7 +1,7 @@
 """One rank's work: a shard of the student, its optimizer, and micro-batches of the share that it is dealt.
 
-It knows nothing of who calls it, a torchrun process or an actor. Every method but the first is called on all ranks at once, since
-they work together inside; what it raises as a `UserError` or `OSError` it raises on all of them, and they are ready for more.
+It knows nothing of who calls it, a torchrun process or an actor. Every method is called on all ranks at once, since they work
+together inside; what it raises as a `UserError` or `OSError` it raises on all of them, and they are ready for more.
 """
 
 from __future__ import annotations
@@ -220,5 +220,3 @@ def _nothing(part: slice, logits: Tensor) -> Tensor:
 def worst(errors: Sequence[Exception]) -> Exception:
     """Of what ranks raised for the same call, the one that says why."""
     return next((each for each in errors if not isinstance(each, Halted)), errors[0])
-
-

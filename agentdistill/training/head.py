@@ -69,7 +69,7 @@ class _Through(torch.autograd.Function):
         return at_states, None, None, *totals
 
 
-def _trained(lm: CausalLM) -> list[nn.Parameter]:
+def _trained(lm: CausalLM) -> list[Tensor]:
     """The head's parameters that are trained."""
     head = lm.head
     if type(head) is not nn.Linear:
@@ -107,7 +107,7 @@ def _in_chunks(lm: CausalLM, states: Tensor, loss: ChunkLoss, totals: Sequence[T
     return at_states
 
 
-def _gathering(parameter: nn.Parameter, exact: torch.dtype) -> Tensor:
+def _gathering(parameter: Tensor, exact: torch.dtype) -> Tensor:
     """Where a parameter's gradient is summed: in its `.grad` itself where that is exact enough, otherwise beside it.
 
     Autograd would make a whole gradient of the weight for every chunk first, and add it then.

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import distributed
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from agentdistill.errors import UserError
 from agentdistill.policies.model import CausalLM
@@ -33,7 +35,7 @@ def save_sharded(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -
         OSError: when the disk refuses a rank; every rank raises it then.
     """
     with _told():
-        dcp.save(_state(lm, optimizer), checkpoint_id=folder / FOLDER)
+        save(_state(lm, optimizer), checkpoint_id=folder / FOLDER)
 
 
 def load_sharded(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -> None:
@@ -46,7 +48,7 @@ def load_sharded(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -
     try:
         with _told(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that one process reads it, where one does
-            dcp.load(state, checkpoint_id=folder / FOLDER, no_dist=not distributed.is_initialized())
+            load(state, checkpoint_id=folder / FOLDER, no_dist=not distributed.is_initialized())
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"checkpoint '{folder}' cannot be read: {error}; start over with another --out") from error
     set_optimizer_state_dict(lm.model, optimizer, state["optimizer"])
@@ -62,7 +64,7 @@ def _told() -> Iterator[None]:
     """What DCP raises, no `Exception`, as one that says what each rank met with."""
     try:
         yield
-    except dcp.CheckpointException as error:
+    except CheckpointException as error:
         met = {rank: f"{type(failed[0]).__name__}: {failed[0]}" for rank, failed in error.failures.items()}
         said = "; ".join(f"rank {rank}: {' '.join(what.split())[:160]}" for rank, what in sorted(met.items()))
         raise OSError(said) from error
