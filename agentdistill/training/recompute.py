@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
@@ -20,13 +21,17 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def recomputing(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+def recomputing(model: PreTrainedModel, wanted: bool = True) -> Iterator[None]:
     """A context in which passes with gradients keep each layer's input only; the gradients are the same.
 
     Args:
         wanted: whether to; nothing is changed otherwise.
     """
-    layers = decoder_layers(model) if wanted else []
+    if not wanted:
+        yield
+        return
+    layers, config = decoder_layers(model), model.base_model.config
+    before, config.use_cache = config.use_cache, False  # to which a layer that is computed again would add its keys again
     for layer in layers:
         # Nothing is drawn at random in these models, so there is no generator's state to bring back.
         again = functools.partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
@@ -34,5 +39,6 @@ def recomputing(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
+        config.use_cache = before
         for layer in layers:
             del layer.forward
