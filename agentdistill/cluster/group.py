@@ -8,12 +8,13 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-BEAT = 1.0
+BEAT = 0.5
 """Seconds between two signs of life."""
 
 
@@ -35,11 +36,12 @@ class Group:
             torch.cuda.set_device(local)
         self._store = store
         self._done = threading.Event()
-        store.set(f"who/{rank}", f"{socket.gethostname()} {os.getpid()}")
         threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
         backend = "cpu:gloo,cuda:nccl" if self.device == "cuda" else "gloo"
         own, patience = PrefixStore("group", store), timedelta(seconds=timeout)
         distributed.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=patience)
+        self._who: list[Any] = [None] * world
+        distributed.all_gather_object(self._who, (socket.gethostname(), os.getpid()))
 
     def lost(self) -> list[int]:
         """Ranks whose processes are gone or stand still, as far as it can be told in some seconds."""
@@ -72,10 +74,7 @@ class Group:
 
     def _gone(self, rank: int) -> bool:
         """Whether a process of this machine is no more, or a zombie."""
-        try:
-            host, pid = self._store.get(f"who/{rank}").decode().split()
-        except RuntimeError:
-            return False
+        host, pid = self._who[rank]
         if host != socket.gethostname() or not Path("/proc/self/stat").exists():
             return False
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,15 @@ from tests.cluster.conftest import Pair
 
 
 @pytest.fixture
-def working(pair: Pair, tmp_path: Path) -> Iterator[list[int]]:
+def working(pair: Pair, tmp_path: Path) -> list[int]:
     """The process ids of two ranks in the middle of endless steps."""
-    processes = pair.start(tmp_path, "endless", timeout=8)
+    processes = pair.start(tmp_path, "endless", timeout=5)
     told = tmp_path / "endless" / "steps"
     began = time.monotonic()
     while not (told.exists() and (told.read_text() or "0") >= "2"):
         assert time.monotonic() - began < 60
         time.sleep(0.02)
-    yield processes
+    return processes
 
 
 def test_a_killed_rank_is_named_and_nobody_waits_for_it(pair: Pair, working: list[int]) -> None:
@@ -53,4 +52,4 @@ def test_without_the_controller_the_others_end_too(pair: Pair, working: list[int
     os.kill(working[0], signal.SIGKILL)
     codes, said = pair.wait()
     assert codes == [-signal.SIGKILL, 1]
-    assert said[1] == "agentdistill: trainer rank 1: rank 0, which ran the experiment, is lost\n"
+    assert said[1].endswith("agentdistill: trainer rank 1: rank 0, which ran the experiment, is lost\n")
