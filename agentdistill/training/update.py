@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -15,7 +15,7 @@ from agentdistill.policies.base import TeacherScores
 from agentdistill.policies.model import CausalLM, pad_right, token_budget_batches
 from agentdistill.signals import Method, Streams
 from agentdistill.signals.parts import Lazy, Parts
-from agentdistill.training.head import backward_through_head
+from agentdistill.training.head import ChunkLoss, backward_through_head
 from agentdistill.training.score import Scored
 from agentdistill.trajectory import FloatArray, IntArray
 
@@ -47,6 +47,17 @@ class Totals:
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
+States = Callable[[CausalLM], torch.Tensor]
+"""A model → the last hidden states `[n, d]` of a micro-batch's tokens that carry loss, in its graph."""
+Backward = Callable[[CausalLM, States, ChunkLoss], None]
+"""Gathers the gradient of a micro-batch's loss in a model's parameters."""
+
+
+def plain_backward(student: CausalLM, states: States, loss: ChunkLoss) -> None:
+    """Into `.grad`."""
+    backward_through_head(student, states(student), loss)
+
+
 def accumulate(
     student: CausalLM,
     method: Method,
@@ -56,6 +67,7 @@ def accumulate(
     segments: Sequence[int],
     budget: int,
     where: str,
+    backward: Backward = plain_backward,
 ) -> Totals:
     """Add the gradient of `Σ coef · loss_t` over these segments' tokens to the parameters' `.grad`.
 
@@ -67,6 +79,7 @@ def accumulate(
         segments: indices into `scored.sequences`.
         budget: rows × longest in one pass, in tokens.
         where: names the step in errors.
+        backward: called once a micro-batch.
 
     Raises:
         UserError: when the loss is not finite; every gradient is cleared then, those of earlier micro-batches too.
@@ -88,7 +101,7 @@ def accumulate(
             return share
 
         try:
-            backward_through_head(student, tokens.states(student), loss)
+            backward(student, tokens.states, loss)
         except UserError:
             student.model.zero_grad(set_to_none=True)
             raise
