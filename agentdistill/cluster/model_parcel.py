@@ -37,7 +37,11 @@ class Parcel:
 
 def pack(lm: CausalLM) -> Parcel:
     """All of a model but what `moving` gives."""
-    return Parcel(pickle.dumps(hollow(lm)), _parameters(lm, moving=False))
+    bare = hollow(lm)
+    for module in bare.model.modules():
+        for table in (module._buffers, module.__dict__):  # small ones, which may be on a GPU that the actor has not
+            table.update({name: value.cpu() for name, value in table.items() if isinstance(value, torch.Tensor)})
+    return Parcel(pickle.dumps(bare), _parameters(lm, moving=False))
 
 
 def moving(lm: CausalLM) -> dict[str, Array]:

@@ -110,9 +110,9 @@ def test_a_question_that_costs_every_actor_that_it_is_asked_is_given_up(crew: An
 
 
 def test_what_an_actor_raises_is_raised_here(crew: Any) -> None:
-    with pytest.raises(UserError, match="^not today$"):
+    with pytest.raises(UserError, match=r"^not today$"):
         crew.all([crew.put(0, "refuse")])
-    with pytest.raises(UserError, match="sampler 1 failed in break_: KeyError: 'lost'"):
+    with pytest.raises(UserError, match="sampler 1 failed in break_: KeyError"):
         crew.all([crew.put(1, "break_")])
 
 
@@ -128,7 +128,7 @@ def test_too_large_a_crew_is_refused_by_what_is_short(cluster: Any, said: list[s
     with pytest.raises(UserError) as error, started(said, timeout=5, cpus=64):
         pass
     assert "the Ray cluster has no room for 2 of 2 samplers, of 64 CPU each (its nodes: 1 × 1 CPU)" in str(error.value)
-    with pytest.raises(UserError, match="no room for 2 actors within 0.5 s"), started(said, 5, cpus=0.4), started(said, 5, 0.5, 0.4):
+    with started(said, 5, cpus=0.4), pytest.raises(UserError, match="no room for 2 actors within 1 s"), started(said, 5, 1, 0.4):
         pass
 
 
