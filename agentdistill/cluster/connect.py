@@ -11,14 +11,10 @@ from dataclasses import dataclass
 from agentdistill.errors import UserError
 from agentdistill.faults import one_line
 
-for _name, _value in {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-}.items():
-    os.environ.setdefault(_name, _value)  # Ray reads them when it is imported
+for _name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+    os.environ.setdefault(_name, "0")  # Ray reads them when it is imported
 
-import ray
+import ray  # noqa: E402
 
 LOCAL = "local"
 
@@ -54,8 +50,8 @@ class Cluster:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, OSError, AssertionError) as error:
             raise UserError(
-                f"engine.address is '{address}', and no Ray cluster takes this process there ({one_line(str(error), 200)}); start "
-                "one with `ray start --head` and join it on the other machines, or set engine.address to local"
+                f"engine.address is '{address}', and no Ray cluster takes this process there ({one_line(str(error), 200)}); "
+                "start one with `ray start --head` and join it on the other machines, or set engine.address to local"
             ) from error
         finally:
             if before is not None and signal.getsignal(signal.SIGTERM) is not before:

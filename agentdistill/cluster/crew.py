@@ -160,8 +160,8 @@ class Crew:
                 ticket.deaths += 1
                 if ticket.deaths >= DEATHS:
                     raise UserError(
-                        f"{member.place.name} was lost {DEATHS} times with the same question in {ticket.method}; Ray's logs of it "
-                        "tell more"
+                        f"{member.place.name} was lost {DEATHS} times with the same question in {ticket.method}; Ray's logs of "
+                        "it tell more"
                     )
         self._start(list(lost))
         alive = {node.id for node in self._reservation.nodes()}

@@ -7,11 +7,15 @@ from typing import Any
 from agentdistill.cluster.connect import Cluster
 from agentdistill.cluster.environments import Places
 from agentdistill.cluster.placement import Place, Reservation, places
+from agentdistill.cluster.ranks import RankCrew
 from agentdistill.cluster.sampler import RaySampler
 from agentdistill.cluster.scorer import RayScorer
+from agentdistill.cluster.trainer import RankedTrainer
 from agentdistill.cluster.troupe import Shipment, Troupe
+from agentdistill.config import Experiment
 from agentdistill.engines.registry import LanguageModel, Setup
 from agentdistill.errors import UserError
+from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
 
 
@@ -27,6 +31,7 @@ class RayEngine:
         self._setup, self._cluster = setup, Cluster(section.address)
         self._playing: tuple[object, Troupe] | None = None
         self._shipments: dict[int, tuple[CausalLM, Shipment]] = {}
+        self._ranks: RankCrew | None = None
         self._scoring: dict[object, tuple[LanguageModel, Troupe]] = {}
         try:
             wanted = places(section, setup.teachers)
@@ -38,10 +43,12 @@ class RayEngine:
         for line in self._reservation.lines():
             setup.say(line)
 
-    def sampler(self, lm: LanguageModel, *, cache: bool = True) -> RaySampler:
+    def sampler(self, lm: LanguageModel, *, cache: bool = True) -> RaySampler | TransformersSampler:
         """See `Engine`. Whoever wants nothing kept releases it between calls."""
         if not isinstance(lm, CausalLM):
             return RaySampler(lm.name, self._scorers(lm), None)
+        if not self._setup.section.ray.samplers:
+            return TransformersSampler(lm)
         kind = _kind(lm)
         if self._playing is None or self._playing[0] != kind:
             if self._playing is not None:
@@ -58,8 +65,20 @@ class RayEngine:
         """See `HostingEngine`."""
         return self._environments.worker(packed)
 
+    def trainer(self, student: CausalLM, config: Experiment) -> RankedTrainer:
+        """See `HostingEngine`; the ranks stay until the engine is closed."""
+        section = self._setup.section
+        if self._ranks is None:
+            self._ranks = RankCrew(
+                self._places("trainer"), self._reservation, wait=section.ray.wait, timeout=config.train.rank_timeout,
+                patience=section.timeout,
+            )  # fmt: skip
+        return RankedTrainer(self._ranks, student, config)
+
     def close(self) -> None:
         """See `Engine`."""
+        if self._ranks is not None:
+            self._ranks.close()
         troupes = [troupe for _, troupe in self._scoring.values()]
         for troupe in troupes if self._playing is None else [*troupes, self._playing[1]]:
             troupe.crew.close()

@@ -184,5 +184,6 @@ class Places:
         why = "its node is gone" if gone else "its process ended"
         where = "there" if old == node else f"on {self._reservation.called(node)}"
         self._say(
-            f"{place.name} on {self._reservation.called(old)} was lost: {why}; replaced {where}, and its episodes are played again"
+            f"{place.name} on {self._reservation.called(old)} was lost: {why}; replaced {where}, and its episodes are played "
+            "again"
         )

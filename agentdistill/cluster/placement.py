@@ -47,6 +47,7 @@ def places(section: EngineSection, teachers: int) -> list[Place]:
     return [
         *(Place("sampler", i, sizes.cpus_per_sampler, sizes.gpus_per_sampler) for i in range(samplers)),
         *(Place("teacher", i, sizes.cpus_per_teacher, sizes.gpus_per_teacher) for i in range(scoring)),
+        *(Place("trainer", i, sizes.cpus_per_trainer, sizes.gpus_per_trainer) for i in range(sizes.trainers)),
         *(Place("environment", i, sizes.cpus_per_environment) for i in range(sizes.environments)),
     ]
 
@@ -135,7 +136,8 @@ class Reservation:
         """Who is where, a line a node."""
         where = self._where()
         return [
-            f"placement: {node.name}: " + ", ".join(place.name for i, place in enumerate(self.places) if where.get(i) == node.id)
+            f"placement: {node.name}: "
+            + ", ".join(place.name for i, place in enumerate(self.places) if where.get(i) == node.id)
             for node in self.nodes()
             if node.id in where.values()
         ]

@@ -67,10 +67,14 @@ class Engine(Protocol):
 
 
 class HostingEngine(Engine, Protocol):
-    """An engine that also has places for environments."""
+    """An engine that also has places for environments, or for what trains."""
 
     def worker(self, packed: bytes) -> Any:
-        """A `pool_process.Worker` at one of them; `packed` is from `pool_handover.hand_over`."""
+        """A `pool_process.Worker` at a place for environments; `packed` is from `pool_handover.hand_over`."""
+        ...
+
+    def trainer(self, student: CausalLM, config: Any) -> Any:
+        """A `training.trainer.Opener` of a trainer at the places for one."""
         ...
 
 
@@ -88,7 +92,7 @@ class EngineSpec:
         paces: which of `PACE` it can do: take messages up one by one, play while the student is trained.
         makes: whether it can score models that the run makes itself, from scratch or by a supervised stage.
         scores: whether it scores for teachers, too, where it plays and `engine.teacher` names nobody.
-        hosts: how many workers of environments it has places for; where it has any, it is a `HostingEngine`.
+        hosts: what else it has places for, of `environments` and `trainers`; where it has any, it is a `HostingEngine`.
         early: whether it is opened when a run begins: what it needs is taken, or refused, before anything is trained.
     """
 
@@ -102,7 +106,7 @@ class EngineSpec:
     paces: frozenset[str] = frozenset()
     makes: bool = True
     scores: Callable[[EngineSection], bool] = lambda _: False
-    hosts: Callable[[EngineSection], int] = lambda _: 0
+    hosts: Callable[[EngineSection], frozenset[str]] = lambda _: frozenset()
     early: bool = False
 
     def opened(self, setup: Setup) -> Engine:
@@ -155,7 +159,8 @@ register(
         _RAY, "agentdistill.cluster.engine:open_ray", frozenset({"address", "ray", "timeout"}),
         frozenset({"teacher", "distribution"}), package="ray", install="pip install 'agentdistill[ray]'",
         paces=_ASYNC | {"overlap"}, scores=lambda section: section.ray.teachers > 0,
-        hosts=lambda section: section.ray.environments, early=True,
+        hosts=lambda section: frozenset(name for name in ("environments", "trainers") if getattr(section.ray, name)),
+        early=True,
     )
 )  # fmt: skip
 SERVER = "vllm-server"
@@ -250,9 +255,18 @@ class Engines:
 
     def worker(self) -> Callable[[bytes], Any] | None:
         """How the workers of an `EnvPool` are started where an engine has places for them; None: on this machine."""
+        host = self._host("environments")
+        return None if host is None else host.worker
+
+    def trainer(self) -> Callable[[CausalLM, Any], Any] | None:
+        """Who trains (a `training.trainer.Opener`) where an engine has places for that; None: this process."""
+        host = self._host("trainers")
+        return None if host is None else host.trainer
+
+    def _host(self, what: str) -> HostingEngine | None:
         for spec, engine in ((player, lambda: self._player), (judge, lambda: self._judge)):
-            if spec(self._setup.section).hosts(self._setup.section):
-                return cast(HostingEngine, engine()).worker
+            if what in spec(self._setup.section).hosts(self._setup.section):
+                return cast(HostingEngine, engine())
         return None
 
     def close(self) -> None:

@@ -14,14 +14,17 @@ LOCAL = "local"
 class RaySection(Section):
     """How many actors each role has on a Ray cluster, and what one of them takes of it (see docs/scale.md)."""
 
-    samplers: int = Field(1, ge=1, le=4096, description="actors that play the student")
+    samplers: int = Field(1, ge=0, le=4096, description="actors that play the student; 0: it is played in this process")
     teachers: int = Field(1, ge=0, le=4096, description="actors of each teacher; 0: teachers are scored by engine.teacher")
     environments: int = Field(0, ge=0, le=256, description="actors that hold the environments, instead of env.workers")
+    trainers: int = Field(0, ge=0, le=4096, description="ranks that train, a shard of the student each; 0: this process trains")
     cpus_per_sampler: float = Field(1, gt=0, description="CPUs of a sampler, whole ones as torch's threads")
     gpus_per_sampler: float = Field(0, ge=0, description="GPUs of a sampler, or a share of one")
     cpus_per_teacher: float = Field(1, gt=0, description="CPUs of a teacher's actor")
     gpus_per_teacher: float = Field(0, ge=0, description="GPUs of a teacher's actor")
     cpus_per_environment: float = Field(1, gt=0, description="CPUs of an environment actor")
+    cpus_per_trainer: float = Field(1, gt=0, description="CPUs of a trainer rank")
+    gpus_per_trainer: float = Field(0, ge=0, description="GPUs of a trainer rank")
     spread: bool = Field(False, description="put actors on as many nodes as there are, rather than on few")
     wait: float = Field(300, gt=0, description="seconds that an actor's place, or its successor's, may take to be there")
 
@@ -56,7 +59,7 @@ class EngineSection(Section):
         description="of the Ray cluster: auto (the one that this machine is part of), local (one of this machine alone, for "
         "the run), host:port or ray://host:port",
     )  # fmt: skip
-    ray: RaySection = Field(default_factory=lambda: RaySection(), description="actors of a Ray cluster")
+    ray: RaySection = Field(default_factory=RaySection, description="actors of a Ray cluster")
     options: dict[str, Any] = Field(
         default_factory=dict, description="further arguments of vLLM's engine, such as {tensor_parallel_size: 2}"
     )

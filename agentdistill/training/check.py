@@ -182,8 +182,8 @@ def _check_pace(config: Experiment) -> None:
             raise UserError(f"engine.{name} is for episodes that are played; drop it or the rollouts section")
     if config.env.workers and config.engine.ray.environments:
         raise UserError(
-            f"env.workers is {config.env.workers} and engine.ray.environments {config.engine.ray.environments}, and environments "
-            "are in processes of this machine or in actors; set one of them to 0"
+            f"env.workers is {config.env.workers} and engine.ray.environments {config.engine.ray.environments}, and "
+            "environments are in processes of this machine or in actors; set one of them to 0"
         )
     if config.engine.async_rollouts and not config.workers:
         raise UserError(

@@ -102,6 +102,10 @@ class Session:
             self.engines.prepare()
             modules = [env.module] if env.module else []
             start = self.engines.worker() or WorkerProcess
+            if (ranks := self.engines.trainer()) is not None:
+                if trainer is not LocalTrainer:
+                    raise UserError("engine.ray.trainers and torchrun both start trainer ranks; take one of the two")
+                self._trainer = ranks
             workers = Workers(config.workers, env.timeout, env.recycle, env.memory, modules, start)
             self.pool = EnvPool(env.id, env.options, workers=workers)
             for note in record_environment(folder, self.pool.run_metadata()):

@@ -67,8 +67,9 @@ def pair() -> Iterator[Pair]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
     """The head node alone, which holds four actors of the tests; this process is connected to it."""
-    from agentdistill.cluster.connect import ray
     from ray.cluster_utils import Cluster
+
+    from agentdistill.cluster.connect import ray
 
     made = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": MEMORY}

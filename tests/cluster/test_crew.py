@@ -128,7 +128,11 @@ def test_too_large_a_crew_is_refused_by_what_is_short(cluster: Any, said: list[s
     with pytest.raises(UserError) as error, started(said, timeout=5, cpus=64):
         pass
     assert "the Ray cluster has no room for 2 of 2 samplers, of 64 CPU each (its nodes: 1 × 1 CPU)" in str(error.value)
-    with started(said, 5, cpus=0.4), pytest.raises(UserError, match="no room for 2 actors within 1 s"), started(said, 5, 1, 0.4):
+    with (
+        started(said, 5, cpus=0.4),
+        pytest.raises(UserError, match="no room for 2 actors within 1 s"),
+        started(said, 5, 1, 0.4),
+    ):
         pass
 
 

@@ -127,9 +127,7 @@ def test_an_actor_that_is_killed_while_it_samples_is_replaced_and_asked_again(en
     assert victim not in pids(engine)
 
 
-def test_an_adapter_plays_as_in_one_process_and_goes_there_alone(
-    engine: Any, make_lm: Callable[[int], CausalLM]
-) -> None:
+def test_an_adapter_plays_as_in_one_process_and_goes_there_alone(engine: Any, make_lm: Callable[[int], CausalLM]) -> None:
     needs("peft", "pip install 'agentdistill[lora]'")
     from agentdistill.cluster.model_parcel import bring, moving, pack, unpack
 
