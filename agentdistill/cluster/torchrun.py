@@ -94,6 +94,8 @@ class Ranks:
                         pass
                 else:
                     distributed.gather_object(_answer(self._worker, method, arguments))
+        except KeyboardInterrupt:  # rank 0's, in the middle of a checkpoint
+            return 1
         except RuntimeError as error:
             if not _broken(error):
                 raise
