@@ -31,6 +31,8 @@ def _with_weights(lm: CausalLM, device: torch.device) -> CausalLM:
     memo: dict[int, object] = {id(lm.tokenizer): None}
     for p in lm.model.parameters():
         memo[id(p)] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype, device=device), p.requires_grad)
+    for b in lm.model.buffers():
+        memo[id(b)] = b.detach().to("cpu", copy=True)  # small, and of no rank's GPU
     return copy.deepcopy(lm, memo)
 
 

@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from agentdistill.policies.attention import one_pass
+
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """A Transformers model's layers, in order."""
@@ -30,8 +32,10 @@ def recomputing(model: PreTrainedModel, wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    layers, config = decoder_layers(model), model.base_model.config
-    before, config.use_cache = config.use_cache, False  # to which a layer that is computed again would add its keys again
+    layers, config = decoder_layers(model), model.config
+    cached, attention = config.use_cache, config._attn_implementation
+    config.use_cache = False  # to a cache a layer that is computed again would add its keys again
+    one_pass(model)
     for layer in layers:
         # Nothing is drawn at random in these models, so there is no generator's state to bring back.
         again = functools.partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
@@ -39,6 +43,6 @@ def recomputing(model: PreTrainedModel, wanted: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        config.use_cache = before
+        config.use_cache, config._attn_implementation = cached, attention
         for layer in layers:
             del layer.forward

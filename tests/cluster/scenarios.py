@@ -22,6 +22,7 @@ from agentdistill.policies.tiny import train_tokenizer
 from agentdistill.signals import Method, Streams
 from agentdistill.training.score import Scored, score
 from agentdistill.training.trainer import Opener, Trainer
+from agentdistill.trajectory import StopReason, Trajectory, Turn
 from tests.conftest import spread_model
 from tests.training.looped import Even, experiment, loop, near, play_even
 
@@ -118,6 +119,26 @@ def uneven(open_: Opener, folder: Path) -> Result:
     return out | {"weights": weights(made.student)}
 
 
+def alike(open_: Opener, folder: Path) -> Result:
+    """Three sequences of a long common beginning, so that one rank has two of them in a micro-batch and the other has one."""
+    student, method = model(0), Method.load("opd-exact")
+    beginning, zeros = [5 + i % 40 for i in range(160)], [0.0] * 6
+    rows = [
+        Trajectory(f"e{k}", "x", k, "x", [], [Turn(beginning, [50 + k + i for i in range(6)], "", "", zeros, zeros)],
+                   StopReason.MAX_TURNS)
+        for k in range(3)
+    ]  # fmt: skip
+    scored = score(student, TransformersScorer(near(student, "teacher", 1)), rows, 4096)
+    streams, out = method.apply(scored.table), Result()
+    for recompute in (False, True):
+        config = experiment(**{"method": "opd-exact", "train.activation_checkpointing": recompute})
+        trainer = open_(student, config)
+        loss = trainer.accumulate(method, scored, streams, streams.coef, range(3), "step 7").loss
+        out[str(recompute)] = (loss, trainer.difference(), trainer.set_aside())
+        trainer.close()
+    return out
+
+
 def adapter(open_: Opener, folder: Path) -> Result:
     """An adapter's training, and its checkpoint."""
     made = bench(open_, "opd-exact", lora=True)
@@ -180,7 +201,7 @@ def endless(open_: Opener, folder: Path) -> Result:
 
 
 SCENARIOS: dict[str, Callable[[Opener, Path], Result]] = {
-    "uneven": uneven, "adapter": adapter, "refused": refused, "unwritten": unwritten, "endless": endless,
+    "uneven": uneven, "alike": alike, "adapter": adapter, "refused": refused, "unwritten": unwritten, "endless": endless,
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ ROUNDING = 1e-7
 
 @pytest.fixture(scope="module")
 def ranked(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return pair.run(tmp_path_factory.mktemp("ranked"), " ".join([*LOOPS, "uneven", "refused", "unwritten"]))
+    return pair.run(tmp_path_factory.mktemp("ranked"), " ".join([*LOOPS, "uneven", "alike", "refused", "unwritten"]))
 
 
 def alone(name: str, folder: Path) -> dict[str, Any]:
@@ -79,6 +79,12 @@ def test_ranks_with_more_fewer_or_no_micro_batches_give_the_same_sums(ranked: di
         np.testing.assert_allclose(theirs["columns"][name], column, rtol=1e-5, atol=1e-6)
     assert np.isfinite(ours["columns"]["rkl"]).sum() > 20
     assert apart(ours["weights"], theirs["weights"], weights(model(0))) < 1e-3
+
+
+def test_ranks_whose_rows_begin_alike_and_ranks_of_one_row_work_together(ranked: dict[str, Any], tmp_path: Path) -> None:
+    ours, theirs = alone("alike", tmp_path), ranked["alike"]
+    for found in (ours["True"], theirs["False"], theirs["True"]):
+        assert found == pytest.approx(ours["False"], rel=1e-5)
 
 
 def test_what_one_rank_refuses_is_the_controllers_error_and_nothing_gathers(ranked: dict[str, Any], tmp_path: Path) -> None:

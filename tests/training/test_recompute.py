@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from agentdistill.policies.attention import PLAIN
 from agentdistill.policies.model import CausalLM
 from agentdistill.training.recompute import recomputing
 
@@ -39,8 +40,9 @@ def test_gradients_are_the_same_and_less_is_kept(make_lm: Callable[[int], Causal
 def test_the_model_is_afterwards_as_it_was(make_lm: Callable[[int], CausalLM]) -> None:
     lm = make_lm(0)
     before = [dict(vars(module)) for module in lm.model.modules()]
-    used = lm.model.base_model.config.use_cache
+    config = lm.model.config
+    used = (config.use_cache, config._attn_implementation)
     with recomputing(lm.model):
-        assert not lm.model.base_model.config.use_cache
+        assert (config.use_cache, config._attn_implementation) == (False, PLAIN)
     assert [dict(vars(module)) for module in lm.model.modules()] == before
-    assert lm.model.base_model.config.use_cache == used
+    assert (config.use_cache, config._attn_implementation) == used == (True, "sdpa")
