@@ -238,6 +238,10 @@ class TrainSection(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, of matrices")
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     token_budget: int = Field(8192, ge=1, description="tokens that one forward pass computes")
+    activation_checkpointing: bool = Field(
+        False, description="compute layers again in the backward pass, and do not keep them: less memory, a third more time"
+    )
+    rank_timeout: float = Field(600, gt=0, description="seconds that trainer ranks wait for each other (see docs/scale.md)")
     old_logprobs: Literal["trainer", "sampler"] = Field("trainer", description="whose log-probs the surrogate starts from")
     checkpoint_every: int = Field(10, ge=1, description="iterations")
     keep_rollouts: bool = Field(True, description="store every iteration's trajectories")
@@ -328,6 +332,11 @@ class Experiment(Section):
         return value
 
     @property
+    def workers(self) -> int:
+        """Processes that hold the environments, wherever they are; 0: the one that runs the experiment."""
+        return self.env.workers or self.engine.ray.environments
+
+    @property
     def teacher_roles(self) -> dict[str, TeacherSection]:
         """Every teacher by its role, which names folders and stages: `teacher`, or `teacher-<name>` where there are several.
 
@@ -338,6 +347,11 @@ class Experiment(Section):
         if self.teacher is not None:
             return {"teacher": self.teacher}
         return {f"teacher-{name}": section for name, section in self.teachers.items()}
+
+    @property
+    def elsewhere(self) -> int:
+        """How many teachers are models of their own, which an engine may hold."""
+        return sum(not section.own for section in self.teacher_roles.values())
 
     @field_validator("teachers", mode="after")
     @classmethod

@@ -26,10 +26,14 @@ ENVIRONMENT = {
 
 
 class Forks:
-    """The other end of such a process, whose commands run in a folder (the repository by default)."""
+    """The other end of such a process, whose commands run in a folder (the repository by default).
 
-    def __init__(self, folder: Path = ROOT) -> None:
-        words = [sys.executable, "-m", "tests.forking"]
+    Args:
+        modules: to be imported before anything is forked, beside the package.
+    """
+
+    def __init__(self, folder: Path = ROOT, modules: Sequence[str] = ()) -> None:
+        words = [sys.executable, "-m", "tests.forking", *modules]
         self._output = folder / ".output"
         self._process = subprocess.Popen(
             words, cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -91,12 +95,15 @@ def _command(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    import importlib
     import runpy
     import traceback
 
     import agentdistill.api  # noqa: F401  (what every command imports)
     from agentdistill.cli import main
 
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     for line in sys.stdin:
         if not (child := os.fork()):
             _run(**json.loads(line))

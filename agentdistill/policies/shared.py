@@ -33,23 +33,35 @@ def common_prefix(sequences: Sequence[list[int]]) -> int:
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 
-def budget_batches(sequences: Sequence[list[int]], budget: int) -> list[list[int]]:
+def computed(sequences: Sequence[list[int]], share: bool = True) -> int:
+    """Tokens that one pass over these sequences computes: rows × the longest, and what they have in common once.
+
+    Args:
+        share: whether it is computed once.
+    """
+    longest = max(map(len, sequences))
+    return _cost((len(sequences), longest, common_prefix(sequences) if share else 0))
+
+
+def budget_batches(sequences: Sequence[list[int]], budget: int, share: bool = True) -> list[list[int]]:
     """Indices of sequences grouped so that no group has more than `budget` tokens to compute, in a fixed order.
 
-    A group's cost is its common beginning, if that is shared, and rows × the longest rest. Groups are cut from the order by
-    length, which leaves the least padding, or from dictionary order, which puts together what has most in common: whichever is
-    less in all, and of as many groups the more equal ones, which take less memory. A sequence longer than the budget gets a
-    group of its own.
+    Groups are cut from the order by length, which leaves the least padding, or from dictionary order, which puts together what
+    has most in common: whichever is less in all, and of as many groups the more equal ones, which take less memory. A sequence
+    longer than the budget gets a group of its own.
+
+    Args:
+        share: whether what a group's sequences begin alike with is computed once (see `shares`).
     """
     orders = (
         sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i)),
         sorted(range(len(sequences)), key=lambda i: (sequences[i], i)),
     )
-    cuts = [_cut(sequences, order, budget) for order in orders]
+    cuts = [_cut(sequences, order, budget, share) for order in (orders if share else orders[:1])]
     cuts += [_even(groups) for groups in cuts]
 
     def cost(groups: list[list[int]]) -> tuple[bool, int, int]:
-        each = [(_cost(_shape(sequences, group)), len(group)) for group in groups]
+        each = [(computed([sequences[i] for i in group], share), len(group)) for group in groups]
         beyond = any(cost > budget and rows > 1 for cost, rows in each)
         return beyond, sum(cost for cost, _ in each), max((cost for cost, _ in each), default=0)
 
@@ -58,11 +70,6 @@ def budget_batches(sequences: Sequence[list[int]], budget: int) -> list[list[int
 
 Shape = tuple[int, int, int]
 """Rows, their longest, and what they have in common."""
-
-
-def _shape(sequences: Sequence[list[int]], group: Sequence[int]) -> Shape:
-    members = [sequences[i] for i in group]
-    return len(members), max(map(len, members)), common_prefix(members)
 
 
 def _cost(shape: Shape) -> int:
@@ -77,7 +84,8 @@ def _even(groups: Sequence[Sequence[int]]) -> list[list[int]]:
     return [order[len(order) * part // k : len(order) * (part + 1) // k] for part in range(k)]
 
 
-def _cut(sequences: Sequence[list[int]], order: Sequence[int], budget: int) -> list[list[int]]:
+def _cut(sequences: Sequence[list[int]], order: Sequence[int], budget: int, share: bool) -> list[list[int]]:
+    """An order cut where the next sequence would be too much."""
     groups: list[list[int]] = []
     shape: Shape = (0, 0, 0)
     for i in order:
@@ -90,7 +98,7 @@ def _cut(sequences: Sequence[list[int]], order: Sequence[int], budget: int) -> l
                 shape = wider
                 continue
         groups.append([i])
-        shape = (1, len(one), len(one))
+        shape = (1, len(one), len(one) if share else 0)
     return groups
 
 
@@ -103,7 +111,7 @@ def states_at(lm: CausalLM, sequences: Sequence[list[int]], columns: Sequence[In
     owner = torch.as_tensor(np.repeat(np.arange(len(columns)), [len(each) for each in columns]), device=lm.device)
     column = torch.as_tensor(np.concatenate([*columns, np.empty(0, np.int64)]), device=lm.device)
     alike = min([common_prefix(sequences), *(int(each[0]) for each in columns if len(each))])
-    if not _shareable(lm.model) or alike * (len(sequences) - 1) < LEAST or not len(column):
+    if not shares(lm) or alike * (len(sequences) - 1) < LEAST or not len(column):
         return lm.hidden(pad_right(sequences, lm.device))[owner, column]
     cache = PrefixCache()
     with _shared(lm.model):
@@ -170,8 +178,9 @@ AttentionInterface.register(NAME, shared_attention)
 AttentionMaskInterface.register(NAME, _no_mask)
 
 
-def _shareable(model: PreTrainedModel) -> bool:
-    return bool(model.config._attn_implementation == "sdpa")
+def shares(lm: CausalLM) -> bool:
+    """Whether passes of a model compute a common beginning once: those that attend by PyTorch's own attention."""
+    return bool(lm.model.config._attn_implementation == "sdpa")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from agentdistill import config as config_module
 from agentdistill.config import Experiment
 from agentdistill.durable import digest
 from agentdistill.engines.registry import is_url
+from agentdistill.engines.section import RaySection
 from agentdistill.errors import UserError
 from agentdistill.training.integrity import RESTORE
 from agentdistill.training.journal import write_atomic
@@ -19,10 +20,13 @@ from agentdistill.training.progress import Progress, untouched
 RESULTS = ("checkpoints/[!.]*", "teacher", "student", "final", "evals/*.json", "store/*.parquet", "eval.json", "summary.json")
 
 # Where environments and servers are, and where numbers are shown, changes no result, so a run may go on with others than it
-# began with. A teacher's server may be another one, too, but not another kind of teacher.
+# began with. A teacher's server may be another one, too, but not another kind of teacher. How many processes train is no
+# field at all (see `agentdistill.cluster`), and how many actors play and score none that counts: both change rounding only, as
+# the number of a GPU's blocks would, and a cluster that is smaller by now is no reason to begin again.
 FREE = (
     "env.workers", "env.timeout", "env.recycle", "env.memory", "log.backends", "log.project", "log.mode",
-    "engine.url", "engine.timeout", "engine.exchange", "engine.cache", "engine.transfer",
+    "engine.url", "engine.timeout", "engine.exchange", "engine.cache", "engine.transfer", "engine.address",
+    "train.activation_checkpointing", "train.rank_timeout", *(f"engine.ray.{name}" for name in RaySection.model_fields),
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import torch
 
 from agentdistill.policies.base import ScoreRequest, TeacherScorer, TeacherScores
 from agentdistill.policies.model import CausalLM, chunk_rows
-from agentdistill.policies.shared import budget_batches, states_at
+from agentdistill.policies.shared import budget_batches, shares, states_at
 from agentdistill.signals import TokenTable
 from agentdistill.signals.divergence import reverse_kl
 from agentdistill.signals.logspace import entropy
@@ -86,6 +86,11 @@ class StudentColumns:
         return (*self.values, *self._also)
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """Those of them that are measured against the teacher's distributions."""
+        return tuple(self._measured)
+
+    @property
     def filled(self) -> dict[str, FloatArray]:
         """The columns as they are so far, NaN where nothing was taken."""
         return self.values | dict.fromkeys(self._also, self.values["recomputed"])
@@ -94,6 +99,12 @@ class StudentColumns:
         """The columns, by the pass of their own."""
         self._own_pass(self)
         return self.filled
+
+    def put(self, rows: IntArray, values: Mapping[str, FloatArray]) -> None:
+        """Fill these rows with what others took, where they took something."""
+        there = ~np.isnan(values["recomputed"])
+        for name, taken in values.items():
+            self.values[name][rows[there]] = taken[there]
 
     @torch.no_grad()
     def take(self, rows: IntArray, ids: torch.Tensor, logprobs: torch.Tensor, teacher: Lazy | None) -> None:
@@ -227,7 +238,7 @@ def _student_pass(
     """Fill the student's columns on all targets."""
     student.model.train(False)
     size = chunk_rows(student.head)
-    for batch in budget_batches([s.ids.tolist() for s in sequences], budget):
+    for batch in budget_batches([s.ids.tolist() for s in sequences], budget, shares(student)):
         members = [sequences[i] for i in batch]
         states = states_at(student, [s.ids.tolist() for s in members], [s.targets - 1 for s in members])
         for i, sequence, own in zip(batch, members, torch.split(states, [len(s.targets) for s in members]), strict=True):

@@ -32,6 +32,7 @@ from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.served import served
 from agentdistill.pool import EnvPool, Workers
+from agentdistill.pool_process import WorkerProcess
 from agentdistill.recorded import Recorded, read_records, usable, with_expert
 from agentdistill.rollout import Limits, Rollout
 from agentdistill.rollout_async import AsyncRollout
@@ -52,6 +53,7 @@ from agentdistill.training.sft import supervise
 from agentdistill.training.state import copy_into, save_model
 from agentdistill.training.stored_check import check_stored
 from agentdistill.training.teachers import MovingAverage, frozen_copy, is_elsewhere
+from agentdistill.training.trainer import LocalTrainer, Opener
 from agentdistill.trajectory import Trajectory
 
 TOKENIZER_EPISODES = 64
@@ -67,10 +69,17 @@ def tiny_context(config: Experiment) -> int:
 
 
 class Session:
-    """One process working on one run folder."""
+    """One process working on one run folder.
 
-    def __init__(self, config: Experiment, folder: Path, *, resume: bool, say: Callable[[str], None] | None = None) -> None:
-        self.config, self.folder = config, folder
+    Args:
+        trainer: who distils into the student.
+    """
+
+    def __init__(
+        self, config: Experiment, folder: Path, *, resume: bool, say: Callable[[str], None] | None = None,
+        trainer: Opener = LocalTrainer,
+    ) -> None:  # fmt: skip
+        self.config, self.folder, self._trainer = config, folder, trainer
         self.console = Console(say)
         if config.env.module:
             import_module(config.env.module)
@@ -90,7 +99,14 @@ class Session:
                 self.say(unused)
             self.store = Store(folder / "store")
             env = config.env
-            workers = Workers(env.workers, env.timeout, env.recycle, env.memory, [env.module] if env.module else [])
+            self.engines.prepare()
+            modules = [env.module] if env.module else []
+            start = self.engines.worker() or WorkerProcess
+            if (ranks := self.engines.trainer()) is not None:
+                if trainer is not LocalTrainer:
+                    raise UserError("engine.ray.trainers and torchrun both start trainer ranks; take one of the two")
+                self._trainer = ranks
+            workers = Workers(config.workers, env.timeout, env.recycle, env.memory, modules, start)
             self.pool = EnvPool(env.id, env.options, workers=workers)
             for note in record_environment(folder, self.pool.run_metadata()):
                 self.say(note)
@@ -98,6 +114,7 @@ class Session:
             self.limits = Limits(env.max_turns, env.max_context, env.overflow, env.window, self.view)
             self._demonstrations: dict[tuple[object, ...], list[Example]] = {}
         except BaseException:
+            self.engines.close()
             self.journal.close()
             torch.set_num_threads(self._threads)
             raise
@@ -198,7 +215,7 @@ class Session:
         config, lora = self.config, self.config.student.lora
         return Setup(
             config.engine, config.train.token_budget, config.env.max_context, tiny_context(config), self.method.top or 0,
-            None if lora is None else lora.r, self.say,
+            None if lora is None else lora.r, config.elsewhere, self.say,
         )  # fmt: skip
 
     def teacher(self, role: str, section: TeacherSection, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
@@ -383,13 +400,15 @@ class Session:
             self._name_scorers([teacher, reference] if average is None else [reference])
         roles = Roles(
             student, teacher, self.method, self.schedule, rollout, self.seeds(self.config.env.split), self.recorded,
-            reference, average, self.stored, self._ahead(student, privileged),
+            reference, average, self.stored, self._ahead(student, privileged), self._trainer(student, self.config),
         )  # fmt: skip
         try:
             distil(self.config, roles, self.journal, self.store, validate=validate, console=self.console)
         finally:
             if roles.ahead is not None:
                 roles.ahead.close()
+            if roles.trainer is not None:
+                roles.trainer.close()
         save_model(path, student)
         self.journal.finish("train", path)
 

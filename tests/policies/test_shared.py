@@ -15,7 +15,7 @@ from agentdistill.policies.base import Request, SamplingParams, ScoreRequest
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM, pad_right
 from agentdistill.policies.scorer import TransformersScorer
-from agentdistill.policies.shared import budget_batches, common_prefix, states_at
+from agentdistill.policies.shared import budget_batches, common_prefix, computed, states_at
 
 
 @pytest.fixture
@@ -64,6 +64,13 @@ def test_episodes_of_one_task_share_a_pass_where_that_computes_less() -> None:
     mixed = [first[0], second[0], first[1], second[1], first[2], second[2]]
     assert budget_batches(mixed, 400) == [[0, 2, 4], [1, 3, 5]] or budget_batches(mixed, 400) == [[1, 3, 5], [0, 2, 4]]
     assert all(len(batch) == 1 for batch in budget_batches([[i, *each] for i, each in enumerate(mixed)], 400))
+
+
+def test_what_is_not_shared_counts_whole() -> None:
+    sequences = rows(200, 60, 50, 40)
+    assert budget_batches(sequences, 400) == [[0, 1, 2]]
+    assert budget_batches(sequences, 400, share=False) == [[0], [1], [2]]
+    assert (computed(sequences), computed(sequences, share=False)) == (200 + 3 * 60, 3 * 260)
 
 
 def test_of_batches_that_compute_the_same_the_more_equal_ones_are_taken() -> None:
