@@ -18,6 +18,8 @@ from agentdistill.cost.work import Lengths, allowed, like, reads_early, work_of
 from agentdistill.signals import Method
 from tests.training.test_run import BASE, run
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 LARGE: dict[str, Any] = {
     "env": {"id": "agentdistill/ALFWorld-v0"}, "student": {"model": "lab/Small-1.5B"}, "teacher": {"model": "lab/Large-7B"},
 }  # fmt: skip

@@ -1,0 +1,116 @@
+"""The blows: what can befall a run. A new one is a function of the running thing, registered by a name."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.chaos.machine import Hang, until
+from tests.chaos.running import PATIENCE, Running
+
+TIMEOUT = 4.0
+"""Seconds of `env.timeout` in the harness's experiments; a hang is longer."""
+Strike = Callable[[Running, random.Random], bool]
+
+
+@dataclass(frozen=True)
+class Blow:
+    """One kind.
+
+    Attributes:
+        strike: does it; False where there was nothing to strike, or it is over.
+        codes: exit codes of a run that ends by it; none: the run goes on as if nothing had happened.
+        says: what the last line of such a run says.
+        mend: what has to be done before it can go on.
+    """
+
+    name: str
+    strike: Strike
+    codes: tuple[int, ...] = ()
+    says: str = ""
+    mend: Callable[[Running], None] = lambda running: None
+
+
+BLOWS: dict[str, Blow] = {}
+
+
+def blow(name: str, **how: object) -> Callable[[Strike], Strike]:
+    """Register a function as a blow; the rest as in `Blow`."""
+
+    def register(strike: Strike) -> Strike:
+        BLOWS[name] = Blow(name, strike, **how)  # type: ignore[arg-type]
+        return strike
+
+    return register
+
+
+@blow("kill an environment")
+def kill_environment(running: Running, rng: random.Random) -> bool:
+    """A worker dies, at work, at rest or while it starts."""
+    return _met(running) and rng.choice(running.workers).signal(signal.SIGKILL)
+
+
+@blow("kill all environments")
+def kill_environments(running: Running, rng: random.Random) -> bool:
+    """All workers die at once, as the kernel ends them when memory is short."""
+    return _met(running) and [each.signal(signal.SIGKILL) for each in running.workers].count(True) > 0
+
+
+@blow("hang an environment")
+def hang_environment(running: Running, rng: random.Random) -> bool:
+    """A worker is stopped for longer than a call may take."""
+    return _met(running) and rng.choice(running.workers).pause(1.5 * TIMEOUT)
+
+
+@blow("hang the run")
+def hang_run(running: Running, rng: random.Random) -> bool:
+    """The run's own process is stopped for longer than a call may take, and goes on."""
+    return running.main is not None and running.main.pause(1.5 * TIMEOUT)
+
+
+@blow("kill the run", codes=(-signal.SIGKILL,))
+def kill_run(running: Running, rng: random.Random) -> bool:
+    """`kill -9`, or a power cut."""
+    return running.main is not None and running.main.signal(signal.SIGKILL)
+
+
+@blow("terminate the run", codes=(130,), says="agentdistill: stopped")
+def terminate_run(running: Running, rng: random.Random) -> bool:
+    """A cluster takes the machine back."""
+    return running.main is not None and running.main.signal(signal.SIGTERM)
+
+
+@blow("interrupt the run", codes=(130,), says="agentdistill: stopped")
+def interrupt_run(running: Running, rng: random.Random) -> bool:
+    """Ctrl-C."""
+    return running.main is not None and running.main.signal(signal.SIGINT)
+
+
+def _room(running: Running) -> None:
+    """What cannot begin on a full disk says so too; then there is room again."""
+    if running.disk.mounted:
+        running.start()
+        if (code := running.end()) != 1 or "Traceback" in running.said:
+            raise AssertionError(f"begun on a full disk, the run ended with {code} and said:\n{running.said}")
+    running.disk.clear()
+
+
+@blow("fill the disk", codes=(1,), says="agentdistill: ", mend=_room)
+def fill_disk(running: Running, rng: random.Random) -> bool:
+    """Nothing more can be written, or some thousand bytes only: the run ends at the next file, wherever that is."""
+    if running.main is None:
+        return False
+    running.disk.fill(running.main.pid, rng.choice([0, 0, 4 << 10, 64 << 10, 256 << 10]))
+    return True
+
+
+def _met(running: Running) -> bool:
+    """Wait for a worker; False where the run ends without another."""
+    try:
+        until(lambda: running.workers or running.over, PATIENCE, "worker process", running.life)
+    except Hang:
+        if not running.over:
+            raise
+    return bool(running.workers)

@@ -1,0 +1,197 @@
+"""Runs under blows, one after another, each held against one that nobody disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.blows import BLOWS, TIMEOUT, Blow
+from tests.chaos.checks import end_faults, metrics_faults, same_tasks_faults, store_faults
+from tests.chaos.machine import Disk, Hang, until
+from tests.chaos.running import PATIENCE, Running
+from tests.forking import Forks
+
+EXPERIMENT = f"""
+name: chaos
+env: {{id: agentdistill/TextWorld-v0, max_turns: 6, max_context: 256, workers: 2, timeout: {TIMEOUT}, recycle: 30}}
+student:
+  model: tiny:32x1
+  sft: {{demonstrations: 12, steps: 12, batch: 4, checkpoint_every: 5, eval_every: 6, eval_tasks: 4}}
+teacher: {{model: tiny:32x1, sft: {{demonstrations: 12, steps: 8, batch: 4, checkpoint_every: 3}}}}
+method: {{preset: sod, clip_high: 0.2}}
+schedule: {{kind: adaptive, start: 2, threshold: 9.0, window: 2}}
+sampling: {{max_tokens: 8}}
+train: {{iterations: 12, tasks: 3, rollouts: 2, minibatches: 2, lr: 1.0e-3, checkpoint_every: 3}}
+eval: {{tasks: 6, every: 4, every_tasks: 4, temperature: 1.0}}
+"""
+SIZE = 48  # MiB of a disk
+EARLY = 0.4  # of the blows that are first after a start fall before there may be metrics
+FIRST, LATER = 0.7, 0.4  # seconds after a start, at least, and after a line, at most
+
+
+@dataclass(frozen=True)
+class Case:
+    """An experiment under blows: what it changes, and whether its numbers are to be the undisturbed run's to the bit."""
+
+    options: tuple[str, ...] = ()
+    exact: bool = True
+
+
+CASES = {
+    "plain": Case(),
+    "overlap": Case(("--engine.overlap", "true", "--method.importance", "truncated")),
+    "adapter": Case(("--student.lora.r", "4", "--teacher", "{model: ema, privileged: true}", "--method", "opsd")),
+    "async": Case(("--engine.async_rollouts", "true"), exact=False),
+}
+
+
+@dataclass
+class Tally:
+    """What was done, and what was found."""
+
+    rounds: int = 0
+    starts: int = 0
+    blows: Counter[str] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class Campaign:
+    """Rounds of blows: a round is a run from its start to its end.
+
+    Args:
+        folder: for experiments, logs, and the runs in which something was found.
+        seed: which blows fall, and when.
+        say: takes a line for every blow and every fault.
+        blows: names of those that fall; all by default.
+        forks: see `Running`.
+    """
+
+    def __init__(
+        self, folder: Path, seed: int, say: Callable[[str], None], blows: Sequence[str] = (), forks: Forks | None = None
+    ) -> None:  # fmt: skip
+        self.folder, self.rng, self.say, self.tally = folder, random.Random(seed), say, Tally()
+        self._names, self._bag, self._forks = list(blows or BLOWS), list[str](), forks
+        self._whole: dict[str, Path] = {}
+        self._seconds: dict[str, float] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "chaos.yaml").write_text(EXPERIMENT)
+
+    def round(self, name: str, blows: int) -> None:
+        """One run of a case under so many blows; what is found goes into the tally."""
+        self.tally.rounds += 1
+        label = f"round-{self.tally.rounds:03d}-{name}"
+        disk = Disk(self.folder / label, SIZE)
+        running = Running(self.folder / "chaos.yaml", disk, self.folder / label, CASES[name].options, self._forks)
+        before = len(self.tally.faults)
+        try:
+            self._strike(running, CASES[name], self.whole(name), blows, self._seconds.get(name, 0.0) / 3)
+        except (Hang, AssertionError) as error:
+            where = running.stacks() if isinstance(error, Hang) else ""
+            self._found(running, [f"{error}\n{where}"])
+        finally:
+            running.kill()
+            self.tally.starts += running.starts
+            if len(self.tally.faults) > before:
+                shutil.copytree(running.out, self.folder / f"{label}-kept", dirs_exist_ok=True)
+            disk.close()
+            shutil.rmtree(disk.folder, ignore_errors=True)
+
+    def whole(self, name: str) -> Path:
+        """The folder of a case's undisturbed run, which is made once."""
+        if name not in self._whole:
+            out = self.folder / f"whole-{name}"
+            shutil.rmtree(out, ignore_errors=True)
+            disk = Disk(out, SIZE)
+            running = Running(self.folder / "chaos.yaml", disk, out, CASES[name].options, self._forks)
+            began = time.monotonic()
+            running.start()
+            if code := running.end():
+                raise AssertionError(f"the undisturbed run of '{name}' ended with {code}:\n{running.said}")
+            self._whole[name] = Path(shutil.copytree(running.out, self.folder / f"{name}-whole"))
+            self._seconds[name] = time.monotonic() - began
+            self.say(f"{name}: an undisturbed run takes {self._seconds[name]:.1f} s, {running.lines} lines of metrics")
+            disk.close()
+        return self._whole[name]
+
+    def _strike(self, running: Running, case: Case, whole: Path, blows: int, early: float) -> None:
+        total = (whole / "metrics.jsonl").read_bytes().count(b"\n")
+        running.start()
+        fresh = True
+        for left in range(blows, 0, -1):
+            started = running.starts
+            self._wait(running, total, left, early if fresh else 0.0)
+            if running.over:  # before its time came
+                break
+            self._one(running, case, whole, BLOWS[self._next()])
+            fresh = running.starts > started
+        if code := running.end():
+            self._found(running, [f"the run ended with {code} and said:\n{running.said[-2000:]}"])
+            return
+        faults = store_faults(running.out) + _orphaned(running)
+        self._found(running, faults + (end_faults if case.exact else same_tasks_faults)(running.out, whole))
+        if not running.out.joinpath("summary.json").exists():
+            self._found(running, ["it has no summary"])
+
+    def _one(self, running: Running, case: Case, whole: Path, blow: Blow) -> None:
+        """One blow, what holds after it, and on with the run where that was ended by it."""
+        at = running.lines
+        if not blow.strike(running, self.rng):
+            self.tally.missed[blow.name] += 1
+            return
+        self.tally.blows[blow.name] += 1
+        faults = []
+        if blow.codes:
+            code = running.end()
+            last = running.said.strip().rpartition("\n")[2]
+            if code and (code not in blow.codes or not last.startswith(blow.says)):
+                faults.append(f"after '{blow.name}' the run ended with {code} and said last: {last}")
+            if "Traceback" in running.said:
+                faults.append(f"after '{blow.name}' the run said:\n{running.said[-3000:]}")
+            faults += _orphaned(running)
+        self.say(f"round {self.tally.rounds}, line {at}: {blow.name}")
+        faults += store_faults(running.out)
+        if case.exact:
+            faults += metrics_faults(running.out, whole)
+        self._found(running, faults)
+        if blow.codes and code:
+            blow.mend(running)
+            running.start()
+
+    def _wait(self, running: Running, total: int, left: int, early: float) -> None:
+        """Until a random line of metrics and a moment, or now and then for some of the first seconds after a start."""
+        if early and self.rng.random() < EARLY:
+            seconds = self.rng.uniform(FIRST, max(FIRST, early))
+        else:
+            goal = running.lines + self.rng.randint(1, max(1, (total - running.lines) * 2 // (left + 1)))
+            until(lambda: running.lines >= goal or running.over, PATIENCE, f"line {goal} of metrics", running.life)
+            seconds = self.rng.random() * LATER
+        with contextlib.suppress(Hang):
+            until(lambda: running.over, seconds, "end")
+
+    def _next(self) -> str:
+        """Every kind once in random order, then every kind once more, and so on."""
+        if not self._bag:
+            self._bag = self.rng.sample(self._names, len(self._names))
+        return self._bag.pop()
+
+    def _found(self, running: Running, faults: list[str]) -> None:
+        for fault in faults:
+            self.tally.faults.append(f"round {self.tally.rounds}: {fault}")
+            self.say(f"FAULT in round {self.tally.rounds} ({running.log}): {fault}")
+
+
+def _orphaned(running: Running) -> list[str]:
+    left = running.orphans()
+    return [f"process {each.pid} outlived the run: {' '.join(each.words)[:200]}" for each in left]
