@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from tests.chaos.running import PATIENCE, Running
 
 TIMEOUT = 4.0
 """Seconds of `env.timeout` in the harness's experiments; a hang is longer."""
+_NO_ROOM = "^agentdistill: .*(room|space)"
 Strike = Callable[[Running, random.Random], bool]
 
 
@@ -22,7 +24,7 @@ class Blow:
     Attributes:
         strike: does it; False where there was nothing to strike, or it is over.
         codes: exit codes of a run that ends by it; none: the run goes on as if nothing had happened.
-        says: what the last line of such a run says.
+        says: what the last line of such a run says, as a regular expression.
         mend: what has to be done before it can go on.
     """
 
@@ -92,12 +94,12 @@ def _room(running: Running) -> None:
     """What cannot begin on a full disk says so too; then there is room again."""
     if running.disk.mounted:
         running.start()
-        if (code := running.end()) != 1 or "Traceback" in running.said:
+        if (code := running.end()) != 1 or not re.search(_NO_ROOM, running.last) or "Traceback" in running.said:
             raise AssertionError(f"begun on a full disk, the run ended with {code} and said:\n{running.said}")
     running.disk.clear()
 
 
-@blow("fill the disk", codes=(1,), says="agentdistill: ", mend=_room)
+@blow("fill the disk", codes=(1,), says=_NO_ROOM, mend=_room)
 def fill_disk(running: Running, rng: random.Random) -> bool:
     """Nothing more can be written, or some thousand bytes only: the run ends at the next file, wherever that is."""
     if running.main is None:

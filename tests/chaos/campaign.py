@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,47 +84,49 @@ class Campaign:
     ) -> None:  # fmt: skip
         self.folder, self.rng, self.say, self.tally = folder, random.Random(seed), say, Tally()
         self._names, self._bag, self._forks = list(blows or BLOWS), list[str](), forks
-        self._whole: dict[str, Path] = {}
         self._seconds: dict[str, float] = {}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "chaos.yaml").write_text(EXPERIMENT)
 
     def round(self, name: str, blows: int) -> None:
         """One run of a case under so many blows; what is found goes into the tally."""
+        whole = self.whole(name)
         self.tally.rounds += 1
-        label = f"round-{self.tally.rounds:03d}-{name}"
-        disk = Disk(self.folder / label, SIZE)
-        running = Running(self.folder / "chaos.yaml", disk, self.folder / label, CASES[name].options, self._forks)
-        before = len(self.tally.faults)
-        try:
-            self._strike(running, CASES[name], self.whole(name), blows, self._seconds.get(name, 0.0) / 3)
-        except (Hang, AssertionError) as error:
-            where = running.stacks() if isinstance(error, Hang) else ""
-            self._found(running, [f"{error}\n{where}"])
-        finally:
-            running.kill()
+        label, before = f"round-{self.tally.rounds:03d}-{name}", len(self.tally.faults)
+        with self._run(label, name) as running:
+            try:
+                self._strike(running, CASES[name], whole, blows, self._seconds[name] / 3)
+            except (Hang, AssertionError) as error:
+                where = running.stacks() if isinstance(error, Hang) else ""
+                self._found(running, [f"{error}\n{where}"])
             self.tally.starts += running.starts
             if len(self.tally.faults) > before:
-                shutil.copytree(running.out, self.folder / f"{label}-kept", dirs_exist_ok=True)
-            disk.close()
-            shutil.rmtree(disk.folder, ignore_errors=True)
+                running.kill()
+                shutil.copytree(running.out, self.folder / f"{label}-kept")
 
     def whole(self, name: str) -> Path:
         """The folder of a case's undisturbed run, which is made once."""
-        if name not in self._whole:
-            out = self.folder / f"whole-{name}"
-            shutil.rmtree(out, ignore_errors=True)
-            disk = Disk(out, SIZE)
-            running = Running(self.folder / "chaos.yaml", disk, out, CASES[name].options, self._forks)
-            began = time.monotonic()
-            running.start()
-            if code := running.end():
-                raise AssertionError(f"the undisturbed run of '{name}' ended with {code}:\n{running.said}")
-            self._whole[name] = Path(shutil.copytree(running.out, self.folder / f"{name}-whole"))
-            self._seconds[name] = time.monotonic() - began
-            self.say(f"{name}: an undisturbed run takes {self._seconds[name]:.1f} s, {running.lines} lines of metrics")
-            disk.close()
-        return self._whole[name]
+        folder = self.folder / f"whole-{name}"
+        if name not in self._seconds:
+            with self._run(f"undisturbed-{name}", name) as running:
+                began = time.monotonic()
+                running.start()
+                if code := running.end():
+                    raise AssertionError(f"the undisturbed run of '{name}' ended with {code}:\n{running.said}")
+                self._seconds[name] = time.monotonic() - began
+                self.say(f"{name}: an undisturbed run takes {self._seconds[name]:.1f} s, {running.lines} lines of metrics")
+                shutil.copytree(running.out, folder)
+        return folder
+
+    @contextlib.contextmanager
+    def _run(self, label: str, name: str) -> Iterator[Running]:
+        """A run of a case on a disk of its own; neither is there afterwards."""
+        with Disk(self.folder / label, SIZE) as disk:
+            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, CASES[name].options, self._forks)
+            try:
+                yield running
+            finally:
+                running.kill()
 
     def _strike(self, running: Running, case: Case, whole: Path, blows: int, early: float) -> None:
         total = (whole / "metrics.jsonl").read_bytes().count(b"\n")
@@ -154,14 +157,13 @@ class Campaign:
         faults = []
         if blow.codes:
             code = running.end()
-            last = running.said.strip().rpartition("\n")[2]
-            if code and (code not in blow.codes or not last.startswith(blow.says)):
-                faults.append(f"after '{blow.name}' the run ended with {code} and said last: {last}")
+            if code and (code not in blow.codes or not re.search(blow.says, running.last)):
+                faults.append(f"after '{blow.name}' the run ended with {code} and said last: {running.last}")
             if "Traceback" in running.said:
                 faults.append(f"after '{blow.name}' the run said:\n{running.said[-3000:]}")
             faults += _orphaned(running)
         self.say(f"round {self.tally.rounds}, line {at}: {blow.name}")
-        faults += store_faults(running.out)
+        faults += store_faults(running.out, going=not blow.codes)
         if case.exact:
             faults += metrics_faults(running.out, whole)
         self._found(running, faults)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 MARK = "AGENTDISTILL_CHAOS"
@@ -135,7 +137,11 @@ class Disk:
         """Make room again."""
         self._ballast.unlink(missing_ok=True)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Take it away, with what is on it."""
         if self.mounted:
-            subprocess.run(["umount", str(self.folder)], check=False, capture_output=True)
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=False, capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -17,7 +17,7 @@ from tests.forking import Forks
 
 PATIENCE = 120.0
 """Seconds without a new line of metrics or log that count as a hang."""
-_GOING = 15.0  # seconds for what a run has started to be gone after it
+GOING = 8.0  # seconds for what a run has started to be gone after it
 _WORKER = "agentdistill.pool_child"
 
 
@@ -89,12 +89,17 @@ class Running:
     @property
     def said(self) -> str:
         """What was printed since it was started last."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
+    @property
+    def last(self) -> str:
+        """The last line of it."""
+        return self.said.strip().rpartition("\n")[2]
 
     def life(self) -> tuple[int, int]:
         """A sign of life: it changes while the run goes on."""
-        path = self.out / "metrics.jsonl"
-        return self.log.stat().st_size, path.stat().st_size if path.exists() else 0
+        log, metrics = (path.stat().st_size if path.exists() else 0 for path in (self.log, self.out / "metrics.jsonl"))
+        return log, metrics
 
     def end(self) -> int:
         """Wait for its end; the exit code, negative for a signal.
@@ -113,7 +118,7 @@ class Running:
     def orphans(self) -> list[Process]:
         """What is left of a run that has ended, after a moment to end too."""
         with contextlib.suppress(Hang):
-            until(lambda: not self.processes, _GOING, "end of what the run has started")
+            until(lambda: not self.processes, GOING, "end of what the run has started")
         return self.processes
 
     def stacks(self) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentdistill.store import Store
+from tests.chaos import running
 from tests.chaos.blows import BLOWS, blow
 from tests.chaos.campaign import Campaign
 from tests.chaos.checks import end_faults, metrics_faults, store_faults
@@ -57,29 +58,32 @@ def test_a_loss_a_doubling_and_another_number_are_found(campaign: Campaign, tmp_
     assert "store/.x.tmp was left behind" in end_faults(out, whole)
 
 
-def test_a_run_that_does_not_survive_and_one_that_leaves_a_process_are_found(campaign: Campaign, tmp_path: Path) -> None:
+def test_a_run_that_does_not_survive_and_one_that_leaves_a_process_are_found(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By a blow that is no fault of the run: it takes a file that the run needs, and starts a process in its name."""
+    monkeypatch.setattr(running, "GOING", 0.5)
     child: list[subprocess.Popen[bytes]] = []
 
     @blow("harm", codes=(-signal.SIGKILL,))
-    def harm(running, rng) -> bool:  # type: ignore[no-untyped-def]
-        until((running.out / "progress.json").exists, 30, "progress")
-        assert running.main.signal(signal.SIGKILL)
-        (running.out / "progress.json").write_text("{")
+    def harm(run, rng) -> bool:  # type: ignore[no-untyped-def]
+        until((run.out / "progress.json").exists, 30, "progress")
+        assert run.main.signal(signal.SIGKILL)
+        (run.out / "progress.json").write_text("{")
         words = [sys.executable, "-c", "import time; time.sleep(60)"]
-        child.append(subprocess.Popen(words, env={**os.environ, MARK: running.mark}))
+        child.append(subprocess.Popen(words, env={**os.environ, MARK: run.mark}))
         return True
 
     try:
-        harmed = Campaign(tmp_path / "harmed", 1, print, ["harm"], campaign._forks)
-        harmed._whole["plain"] = campaign.whole("plain")
+        harmed = Campaign(campaign.folder, 1, print, ["harm"], campaign._forks)  # its undisturbed run is there
+        harmed._seconds, harmed.tally.rounds = campaign._seconds, 10
         harmed.round("plain", 1)
     finally:
         del BLOWS["harm"]
         child[0].wait()
     assert "outlived the run: " in harmed.tally.faults[0]
     assert "progress.json' is damaged" in harmed.tally.faults[1]
-    assert (tmp_path / "harmed" / "round-001-plain-kept" / "progress.json").read_text() == "{"
+    assert (campaign.folder / "round-011-plain-kept" / "progress.json").read_text() == "{"
 
 
 def test_waiting_ends_without_a_sign_of_life_and_a_mark_finds_whoever_inherited_it(tmp_path: Path) -> None:
@@ -99,8 +103,7 @@ def test_waiting_ends_without_a_sign_of_life_and_a_mark_finds_whoever_inherited_
 
 
 def test_a_disk_is_full_until_it_is_cleared(tmp_path: Path) -> None:
-    disk = Disk(tmp_path / "disk", 1)
-    try:
+    with Disk(tmp_path / "disk", 1) as disk:
         if not disk.mounted:
             pytest.skip("no file system may be mounted here; the harness then bounds the run's files instead")
         disk.fill(0, 8192)
@@ -108,5 +111,4 @@ def test_a_disk_is_full_until_it_is_cleared(tmp_path: Path) -> None:
             (disk.folder / "x").write_bytes(bytes(20_000))
         disk.clear()
         (disk.folder / "x").write_bytes(bytes(20_000))
-    finally:
-        disk.close()
+    assert not disk.folder.exists()
