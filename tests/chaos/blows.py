@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tests.chaos.machine import Hang, until
 from tests.chaos.running import PATIENCE, Running
 
-TIMEOUT = 4.0
+TIMEOUT = 3.0
 """Seconds of `env.timeout` in the harness's experiments; a hang is longer."""
 _NO_ROOM = "^agentdistill: .*(room|space)"
 Strike = Callable[[Running, random.Random], bool]

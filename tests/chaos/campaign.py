@@ -100,7 +100,7 @@ class Campaign:
                 where = running.stacks() if isinstance(error, Hang) else ""
                 self._found(running, [f"{error}\n{where}"])
             self.tally.starts += running.starts
-            if len(self.tally.faults) > before:
+            if len(self.tally.faults) > before and running.out.exists():
                 running.kill()
                 shutil.copytree(running.out, self.folder / f"{label}-kept")
 
