@@ -14,17 +14,22 @@ import json
 import random
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from tests.chaos.blows import BLOWS
 from tests.chaos.campaign import CASES, Campaign
+from tests.chaos.machine import Stopwatch
 
 
 def main() -> int:
     """The campaign, round by round."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=30, help="how long; a round that has begun is ended")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=30,
+        help="how long, without those in which it is stopped; a round that has begun is ended",
+    )
     parser.add_argument("--seed", type=int, default=None, help="by default a new one, which is printed")
     parser.add_argument("--blows", type=int, default=8, help="blows a round")
     parser.add_argument("--only", nargs="+", default=[], choices=list(BLOWS), help="kinds of blow; all by default")
@@ -34,17 +39,17 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1 << 31) if asked.seed is None else asked.seed
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="agentdistill-chaos-"))
     print(f"seed {seed}, in {folder}", flush=True)
-    began = time.monotonic()
+    watch = Stopwatch()
 
     def say(line: str) -> None:
-        print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)
+        print(f"{watch.seconds:7.1f} s  {line}", flush=True)
 
     campaign = Campaign(folder, seed, say, asked.only)
     for case in itertools.cycle(asked.cases):
-        if time.monotonic() - began > 60 * asked.minutes:
+        if watch.seconds > 60 * asked.minutes:
             break
         campaign.round(case, asked.blows)
-    print(json.dumps({"seed": seed, "seconds": round(time.monotonic() - began)} | campaign.tally.as_dict()))
+    print(json.dumps({"seed": seed, "seconds": round(watch.seconds)} | campaign.tally.as_dict()))
     return bool(campaign.tally.faults)
 
 

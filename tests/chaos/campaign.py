@@ -6,7 +6,6 @@ import contextlib
 import random
 import re
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 from tests.chaos.blows import BLOWS, TIMEOUT, Blow
 from tests.chaos.checks import end_faults, metrics_faults, same_tasks_faults, store_faults
-from tests.chaos.machine import Disk, Hang, until
+from tests.chaos.machine import Disk, Hang, Stopwatch, until
 from tests.chaos.running import PATIENCE, Running
 from tests.forking import Forks
 
@@ -109,11 +108,11 @@ class Campaign:
         folder = self.folder / f"whole-{name}"
         if name not in self._seconds:
             with self._run(f"undisturbed-{name}", name) as running:
-                began = time.monotonic()
+                watch = Stopwatch()
                 running.start()
                 if code := running.end():
                     raise AssertionError(f"the undisturbed run of '{name}' ended with {code}:\n{running.said}")
-                self._seconds[name] = time.monotonic() - began
+                self._seconds[name] = watch.seconds
                 self.say(f"{name}: an undisturbed run takes {self._seconds[name]:.1f} s, {running.lines} lines of metrics")
                 shutil.copytree(running.out, folder)
         return folder

@@ -26,6 +26,20 @@ class Hang(Exception):
     """Nothing happened for too long."""
 
 
+class Stopwatch:
+    """Seconds since it was made, without those in which this process was stopped while it waited for something."""
+
+    stopped = 0.0  # in `until`, of all of them
+
+    def __init__(self) -> None:
+        self._began, self._stopped = time.monotonic(), Stopwatch.stopped
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return time.monotonic() - self._began - (Stopwatch.stopped - self._stopped)
+
+
 def until(happened: Callable[[], object], seconds: float, what: str, sign: Callable[[], object] = lambda: None) -> None:
     """Wait for something, as long as there is a sign of life.
 
@@ -41,6 +55,7 @@ def until(happened: Callable[[], object], seconds: float, what: str, sign: Calla
         time.sleep(_TICK)
         now = time.monotonic()
         left -= min(now - before, _LONGEST_TICK)
+        Stopwatch.stopped += max(0.0, now - before - _LONGEST_TICK)
         before = now
         if (shown := sign()) != seen:
             left, seen = seconds, shown
