@@ -350,7 +350,7 @@ def score(
         top_k: its likeliest ids a token to keep, with their log-probs; 0: none.
         entropy: keep the entropy of every distribution.
         as_student: show it the student's prompts even where a trajectory has others, with the plan, for its teacher.
-        token_budget: rows × longest sequence in one pass; the run's own by default, as in training.
+        token_budget: tokens that one pass computes; the run's own by default, as in training.
         tokenizer: a model with the tokenizer of the stored tokens, where the run's folder does not have it.
         workers: processes that share the work, each with the model (on a GPU of its own, where there are several); 0: this one.
         say: takes lines of progress; the terminal by default.

@@ -239,7 +239,7 @@ class TrainSection(Section):
     betas: tuple[Share, Share] = Field((0.9, 0.999), description="AdamW's")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, of matrices")
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    token_budget: int = Field(8192, ge=1, description="rows × longest sequence in one forward pass")
+    token_budget: int = Field(8192, ge=1, description="tokens that one forward pass computes")
     old_logprobs: Literal["trainer", "sampler"] = Field("trainer", description="whose log-probs the surrogate starts from")
     checkpoint_every: int = Field(10, ge=1, description="iterations")
     keep_rollouts: bool = Field(True, description="store every iteration's trajectories")

@@ -309,15 +309,17 @@ def compare(trl_python: str, folder: Path, turns: int, options: argparse.Namespa
     # One step more than is taken: after its last one a side writes its checkpoint, and would be at it in the other's step.
     told = material(folder, turns, options.words) | {"steps": options.repeats + 2, "budget": options.budget}
     about.write_text(json.dumps(told))
-    sides = [Side(trl_python, "trl", about), Side(sys.executable, "ours", about)]
     steps: dict[str, list[dict[str, Any]]] = {"trl": [], "ours": []}
-    for repeat in range(options.repeats + 1):
-        for side in sides if repeat % 2 else sides[::-1]:
-            steps[side.name].append(side.step())
-            load = os.getloadavg()[0]
-            print(f"{turns} turns, step {repeat}, load {load:.1f}: {side.name} {json.dumps(steps[side.name][-1])}", flush=True)
-    for side in sides:
-        side.close()
+    pythons = {"trl": trl_python, "ours": sys.executable}
+    for together in [[name] for name in pythons] if options.apart else [list(pythons)]:
+        sides = [Side(pythons[name], name, about) for name in together]
+        for repeat in range(options.repeats + 1):
+            for side in sides if repeat % 2 else sides[::-1]:
+                steps[side.name].append(side.step())
+                said = f"{turns} turns, step {repeat}, load {os.getloadavg()[0]:.1f}: {side.name}"
+                print(f"{said} {json.dumps(steps[side.name][-1])}", flush=True)
+        for side in sides:
+            side.close()
     pairs = list(zip(steps["trl"], steps["ours"], strict=True))
     ratios = [a["seconds"] / b["seconds"] for a, b in pairs[1:]]
     return {
@@ -339,6 +341,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--words", type=int, default=100, help="length of the single-turn message, about")
     parser.add_argument("--budget", type=int, default=2048, help="our train.token_budget")
+    parser.add_argument("--apart", action="store_true", help="one side after the other, where memory does not hold both")
     parser.add_argument("--models", type=Path, help="folder in which the two models are kept for the next run")
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--about", type=Path, help=argparse.SUPPRESS)

@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--trajectories", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--budget", type=int, default=2048, help="rows × longest in one pass, tokens")
+    parser.add_argument("--budget", type=int, default=2048, help="tokens that one pass computes")
     options = parser.parse_args()
     student = load_model(options.model)
     teacher = frozen_copy(student, "teacher")

@@ -69,7 +69,7 @@ class Measured:
         def once(lm: CausalLM) -> float:
             scorer = TransformersScorer(lm, budget=rows * length)
             targets = range(1, 1 + min(length - 1, max(1, round(share * length))))
-            requests = [ScoreRequest([1 + j % 50 for j in range(length)], list(targets)) for _ in range(rows)]
+            requests = [ScoreRequest([1 + (i + j) % 50 for j in range(length)], list(targets)) for i in range(rows)]
             return _seconds(lambda: scorer.score(requests)) / (rows * length)
 
         return tokens * self._extended(("score", shape.ref, length, round(share, 2)), shape, once)

@@ -43,7 +43,17 @@ def models(patient: Patient) -> Finding:
     return ok(f"parameters: {', '.join(sizes)}")
 
 
-@check("context", "model", after=["models", "tasks"])
+@check("engines", "model", after=["models"])
+def engines(patient: Patient) -> Finding:
+    """Who plays the student and who scores for its teachers can be reached, or started."""
+    section = patient.experiment.engine
+    patient.engines.sampler(patient.student)
+    for role in patient.teachers:
+        patient.scorer(role)
+    return ok(f"the student is played by '{section.kind}'" + (f", scored by '{section.teacher}'" if patient.teachers else ""))
+
+
+@check("context", "model", after=["engines", "tasks"])
 def context(patient: Patient) -> Finding:
     """A teacher that is shown the plan has room for it behind a student's full context."""
     shown = {role: lm for role, lm in patient.teachers.items() if patient.experiment.teacher_roles[role].privileged}
@@ -61,7 +71,7 @@ def context(patient: Patient) -> Finding:
     return ok(f"a full context of {longest} tokens leaves room for the plan, {plan} tokens here")
 
 
-@check("teacher parity", "model", after=["models", "tasks"])
+@check("teacher parity", "model", after=["engines", "tasks"])
 def teacher_parity(patient: Patient) -> Finding:
     """The engine's scores of 8 sequences that the student played are those of one plain forward pass in this process."""
     if not patient.teachers:
@@ -125,7 +135,7 @@ def _diagnosis(theirs: torch.Tensor, logits: Sequence[torch.Tensor], ids: Sequen
     return "they are another model's, or of other tokens"
 
 
-@check("prefix cache", "model", after=["models", "tasks"])
+@check("prefix cache", "model", after=["engines", "tasks"])
 def prefix_cache(patient: Patient) -> Finding:
     """A sampler that keeps its cache across turns says what one without says, and forgets it when the weights change."""
     lm, engines, allowed = patient.student, patient.engines, _allowed(patient)
@@ -221,7 +231,7 @@ def _gap(lm: CausalLM, request: Request, sample: Sample) -> float:
     return float((ours - torch.tensor(sample.logprobs_t1, dtype=torch.float64)).abs().max())
 
 
-@check("sampler gap", "model", after=["models", "tasks"])
+@check("sampler gap", "model", after=["engines", "tasks"])
 def sampler_gap(patient: Patient) -> Finding:
     """The trainer gives sampled tokens the log-probs that the sampler gave them."""
     config = patient.experiment

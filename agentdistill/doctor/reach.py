@@ -14,7 +14,7 @@ from agentdistill.training.score import Scored, score
 from agentdistill.training.update import Totals, accumulate
 
 
-@check("signal", "model", after=["models", "tasks"])
+@check("signal", "model", after=["engines", "tasks"])
 def signal(patient: Patient) -> Finding:
     """On a few episodes, the gradient with the distillation term is another one than without it."""
     config, method, student = patient.experiment, patient.method, patient.student

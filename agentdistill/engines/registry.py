@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -143,7 +143,7 @@ def player(section: EngineSection) -> EngineSpec:
     Raises:
         UserError: for an unknown one, or one whose package is not installed.
     """
-    return _known(section.kind, "engine.kind")
+    return _known(section.kind, "engine.kind", ENGINES)
 
 
 def judge(section: EngineSection) -> EngineSpec:
@@ -152,7 +152,10 @@ def judge(section: EngineSection) -> EngineSpec:
     Raises:
         UserError: see `player`.
     """
-    return _known(SERVER if is_url(section.teacher) else section.teacher, "engine.teacher")
+    if is_url(section.teacher):
+        return ENGINES[SERVER]
+    named = {name for name in ENGINES if name != SERVER}  # that one is named by its address
+    return _known(section.teacher, "engine.teacher", named, " or the URL of a server")
 
 
 def is_url(place: str) -> bool:
@@ -187,9 +190,9 @@ def check_section(section: EngineSection) -> None:
         raise UserError("engine.teacher takes the URL of the server that scores, such as http://127.0.0.1:8001/v1")
 
 
-def _known(kind: str, name: str) -> EngineSpec:
+def _known(kind: str, name: str, named: Iterable[str], other: str = "") -> EngineSpec:
     if kind not in ENGINES:
-        raise UserError(f"{name} is '{kind}', and there is no such engine{nearest(kind, ENGINES)}")
+        raise UserError(f"{name} is '{kind}', and there is no such engine{other}{nearest(kind, named)}")
     spec = ENGINES[kind]
     if spec.package and importlib.util.find_spec(spec.package) is None:
         raise UserError(f"{name} '{kind}' needs the package {spec.package}: {spec.install}")

@@ -7,6 +7,7 @@ scattered to each row's end, and a row that leaves is swapped behind the live on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,6 +65,11 @@ class RaggedCache(Cache):
         for store in (*self.keys, *self.values):
             if max(a, b) < store.shape[0]:
                 store[pair] = store[reverse]
+
+    def copy(self, source: int, rows: Sequence[int], length: int) -> None:
+        """Give other rows, which there is room for since the last pass, the first `length` positions of one."""
+        for store in (*self.keys, *self.values):
+            store[list(rows), :, :length] = store[source, :, :length]
 
     def _empty(self, like: torch.Tensor) -> torch.Tensor:
         return like.new_zeros((0, like.shape[1], 0, like.shape[3]))

@@ -21,6 +21,7 @@ from agentdistill.policies.kv import RaggedCache
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.packed import PackedLinears
 from agentdistill.policies.sampling import choose
+from agentdistill.policies.shared import LEAST, common_prefix
 
 
 @dataclass(slots=True)
@@ -44,6 +45,8 @@ class _Job:
 
 class TransformersSampler:
     """`ContinuousSampler` over a `CausalLM`: rows join and leave the batch between two tokens.
+
+    What episodes that are begun together begin alike with goes through the model once.
 
     Args:
         lm: the model; its weights may change between calls of `generate` once `release` was called.
@@ -145,6 +148,7 @@ class TransformersSampler:
     def _prefill(self, jobs: list[_Job], first: int) -> torch.Tensor:
         """Feed the pending tokens of jobs, of which the first has row `first`, in passes of bounded size; their logits `[n, V]`
         after each one's last token."""
+        self._share({first + i: job for i, job in enumerate(jobs) if not self._rows[first + i].tokens})
         out: list[torch.Tensor] = []
         start = 0
         while start < len(jobs):
@@ -157,6 +161,30 @@ class TransformersSampler:
             out.append(self._forward(slice(first + start, first + stop), jobs[start:stop]))
             start = stop
         return torch.cat(out)
+
+    def _share(self, jobs: dict[int, _Job]) -> None:
+        """Feed what several new episodes, by row, begin alike with once, and give all of them its keys: the system prompt and
+        tools of all, then the task of each group."""
+        if len(jobs) < 2:
+            return
+        alike = min(common_prefix([job.pending for job in jobs.values()]), min(len(job.pending) for job in jobs.values()) - 1)
+        if alike * (len(jobs) - 1) >= LEAST:
+            (source, one), *others = jobs.items()
+            beginning, rest = one.pending[:alike], one.pending[alike:]
+            one.pending = beginning
+            self._forward(slice(source, source + 1), [one])
+            one.pending = rest
+            self._cache.copy(source, [row for row, _ in others], len(self._rows[source].tokens))
+            for row, job in others:
+                self._rows[row].tokens = list(self._rows[source].tokens)
+                job.pending = job.pending[alike:]
+            alike = 0
+        groups: dict[int, dict[int, _Job]] = {}
+        for row, job in jobs.items():
+            groups.setdefault(job.pending[alike], {})[row] = job
+        if len(groups) > 1:
+            for group in groups.values():
+                self._share(group)
 
     def _forward(self, rows: slice, jobs: list[_Job]) -> torch.Tensor:
         """One pass over `rows` (whose jobs these are): cache the pending tokens, return the last logits `[n, V]`."""

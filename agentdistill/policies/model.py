@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,22 +121,6 @@ def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> torch
     for row, ids in enumerate(sequences):
         out[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
     return out.to(device)
-
-
-def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of sequences grouped so that rows × longest stays within `budget` tokens; longest first, in a fixed order.
-
-    A sequence longer than the budget gets a batch of its own.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def require_same_vocabulary(

@@ -6,12 +6,14 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest, TeacherScores
-from agentdistill.policies.model import CausalLM, chunk_rows, pad_right, token_budget_batches
+from agentdistill.policies.model import CausalLM, chunk_rows
+from agentdistill.policies.shared import budget_batches, states_at
 from agentdistill.signals.logspace import entropy as entropy_of
 
 
@@ -33,7 +35,7 @@ class TransformersScorer:
 
     Args:
         lm: the scoring model. Its weights must not change while its answers are in use, unless it is `live`.
-        budget: rows × longest sequence in one pass, in tokens.
+        budget: tokens that one pass computes; what its sequences begin alike with counts once.
         live: answers keep a copy of the output head, so that they stay what they were when the weights change.
         passed: takes the number of tokens that a forward pass has read.
     """
@@ -57,13 +59,12 @@ class TransformersScorer:
             )
         head = copy.deepcopy(self.lm.head).requires_grad_(False) if self.live else self.lm.head
         answers: dict[int, TeacherScores] = {}
-        for batch in token_budget_batches([len(r.ids) for r in requests], self.budget):
-            hidden = self.lm.hidden(pad_right([requests[i].ids for i in batch], self.lm.device))
-            for row, i in enumerate(batch):
-                targets = torch.as_tensor(requests[i].targets, dtype=torch.long, device=hidden.device)
-                ids = torch.as_tensor(requests[i].ids, dtype=torch.long, device=hidden.device)[targets]
-                states = hidden[row, targets - 1].clone()
-                answers[i] = _scores(HiddenDistribution(states, head), ids)
+        for batch in budget_batches([list(r.ids) for r in requests], self.budget):
+            targets = [np.asarray(requests[i].targets, dtype=np.int64) for i in batch]
+            states = states_at(self.lm, [list(requests[i].ids) for i in batch], [each - 1 for each in targets])
+            for i, each, own in zip(batch, targets, torch.split(states, [len(each) for each in targets]), strict=True):
+                ids = torch.as_tensor(np.asarray(requests[i].ids)[each], device=states.device)
+                answers[i] = _scores(HiddenDistribution(own.clone(), head), ids)
             self._passed(sum(len(requests[i].ids) for i in batch))
         return [answers[i] for i in range(len(requests))]
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from agentdistill.policies.base import ScoreRequest, TeacherScorer, TeacherScores
-from agentdistill.policies.model import CausalLM, chunk_rows, pad_right, token_budget_batches
+from agentdistill.policies.model import CausalLM, chunk_rows
+from agentdistill.policies.shared import budget_batches, states_at
 from agentdistill.signals import TokenTable
 from agentdistill.signals.divergence import reverse_kl
 from agentdistill.signals.logspace import entropy
@@ -134,7 +135,7 @@ def score(
         teacher: None for methods without one. Of a panel each trajectory is scored by the teacher it is assigned to: the column
             `teacher` holds what that one says, and a column `teacher:<name>` each one's own share, NaN elsewhere.
         trajectories: `trainable` ones.
-        budget: rows × longest in one pass, in tokens.
+        budget: tokens that one pass computes.
         old: `trainer` recomputes the student's log-probs here; `sampler` takes the stored ones.
         measures: what the method reads beside `rkl`, computed wherever the teacher gives distributions.
         reference: scores the tokens as the student saw them, without the teacher's prompt; None for methods without one.
@@ -226,16 +227,15 @@ def _student_pass(
     """Fill the student's columns on all targets."""
     student.model.train(False)
     size = chunk_rows(student.head)
-    for batch in token_budget_batches([len(s.ids) for s in sequences], budget):
-        hidden = student.hidden(pad_right([sequences[i].ids.tolist() for i in batch], student.device))
-        for row, i in enumerate(batch):
-            sequence = sequences[i]
+    for batch in budget_batches([s.ids.tolist() for s in sequences], budget):
+        members = [sequences[i] for i in batch]
+        states = states_at(student, [s.ids.tolist() for s in members], [s.targets - 1 for s in members])
+        for i, sequence, own in zip(batch, members, torch.split(states, [len(s.targets) for s in members]), strict=True):
             distribution = answers[i].distribution if answers is not None else None
             for start in range(0, len(sequence.targets), size):
                 part = slice(start, start + size)
-                targets = torch.as_tensor(sequence.targets[part], device=hidden.device)
-                ids = torch.as_tensor(sequence.ids[sequence.targets[part]], device=hidden.device)
-                logprobs = torch.log_softmax(student.logits(hidden[row, targets - 1]), dim=-1)
+                ids = torch.as_tensor(sequence.ids[sequence.targets[part]], device=states.device)
+                logprobs = torch.log_softmax(student.logits(own[part]), dim=-1)
                 teacher = partial(distribution.logprobs, part) if distribution is not None else None
                 out.take(sequence.rows[part], ids, logprobs, teacher)
 

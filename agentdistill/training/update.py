@@ -12,7 +12,8 @@ import torch
 
 from agentdistill.errors import UserError
 from agentdistill.policies.base import TeacherScores
-from agentdistill.policies.model import CausalLM, pad_right, token_budget_batches
+from agentdistill.policies.model import CausalLM
+from agentdistill.policies.shared import budget_batches, states_at
 from agentdistill.signals import Method, Streams
 from agentdistill.signals.parts import Lazy, Parts
 from agentdistill.training.head import backward_through_head
@@ -65,7 +66,7 @@ def accumulate(
     Args:
         coef: `[n]` aggregation coefficients of this optimizer step, a row a token of the table.
         segments: indices into `scored.sequences`.
-        budget: rows × longest in one pass, in tokens.
+        budget: tokens that one pass computes.
         where: names the step in errors.
 
     Raises:
@@ -74,7 +75,7 @@ def accumulate(
     student.model.train(False)  # gradients flow all the same, and dropout would make the student another policy
     totals = Totals()
     chosen = [i for i in segments if np.any(coef[scored.sequences[i].rows] > 0)]
-    for batch in token_budget_batches([len(scored.sequences[i].ids) for i in chosen], budget):
+    for batch in budget_batches([scored.sequences[i].ids.tolist() for i in chosen], budget):
         members = [chosen[i] for i in batch]
         tokens = _Tokens(method, scored, streams, coef, members)
 
@@ -106,7 +107,7 @@ class _Tokens:
         kept = [np.flatnonzero(coef[s.rows] > 0) for s in self._segments]
         self._owner: IntArray = np.repeat(np.arange(len(kept)), [len(each) for each in kept])
         self._token: IntArray = np.concatenate(kept)
-        self._column = np.concatenate([s.targets[each] - 1 for s, each in zip(self._segments, kept, strict=True)])
+        self._columns = [s.targets[each] - 1 for s, each in zip(self._segments, kept, strict=True)]
         self._ids = np.concatenate([s.ids[s.targets[each]] for s, each in zip(self._segments, kept, strict=True)])
         self._rows = np.concatenate([s.rows[each] for s, each in zip(self._segments, kept, strict=True)])
 
@@ -117,8 +118,7 @@ class _Tokens:
 
     def states(self, student: CausalLM) -> torch.Tensor:
         """`[n, d]` last hidden states that the tokens are predicted from."""
-        hidden = student.hidden(pad_right([s.ids.tolist() for s in self._segments], student.device))
-        return hidden[torch.as_tensor(self._owner), torch.as_tensor(self._column)]
+        return states_at(student, [s.ids.tolist() for s in self._segments], self._columns)
 
     def loss(self, part: slice, logits: torch.Tensor, totals: Totals) -> torch.Tensor:
         """What these tokens, with logits `[c, V]`, add to the loss; they are counted in `totals`."""

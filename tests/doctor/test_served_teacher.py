@@ -18,7 +18,7 @@ from tests.engines.wired import Answer, serving
 
 pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
 
-NEEDED = ("experiment", "vocabulary", "environment", "tasks", "chat template", "models", "teacher parity")
+NEEDED = ("experiment", "vocabulary", "environment", "tasks", "chat template", "models", "engines", "teacher parity")
 
 
 def scores(lm: CausalLM, mistake: str = "") -> Answer:
@@ -65,6 +65,18 @@ def test_a_server_with_another_model_under_the_teachers_name(sound: dict[str, An
     found = looked_at(sound, folders, folders / "student", "")
     assert found.outcome == "fail"
     assert "another model's" in found.detail
+
+
+def test_a_server_that_does_not_answer_is_one_failure(sound: dict[str, Any]) -> None:
+    config = api.experiment({**sound, "method": "opd", "engine": {"teacher": "http://127.0.0.1:9/v1"}}, {})
+    one = patient.Patient(config)
+    try:
+        found = run_checks(one, CHECKS.values())
+    finally:
+        one.close()
+    assert [each.name for each in found.failed] == ["engines"]
+    assert "127.0.0.1:9" in found["engines"].detail
+    assert found["teacher parity"].detail == "'engines' failed"
 
 
 @pytest.mark.parametrize(

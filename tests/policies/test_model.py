@@ -1,4 +1,4 @@
-"""The model split into body and head, batches within a token budget, and vocabularies that must agree."""
+"""The model split into body and head, and vocabularies that must agree."""
 
 from __future__ import annotations
 
@@ -6,21 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedTokenizerFast
 
 from agentdistill.errors import UserError
-from agentdistill.policies.model import CausalLM, pad_right, require_same_vocabulary, token_budget_batches
+from agentdistill.policies.model import CausalLM, pad_right, require_same_vocabulary
 from agentdistill.policies.tiny import train_tokenizer
-
-
-@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 200))
-def test_batches_cover_every_sequence_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = list(token_budget_batches(lengths, budget))
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
 
 
 def test_padding_to_the_right_changes_no_real_position(make_lm: Callable[[int], CausalLM]) -> None:
