@@ -48,6 +48,11 @@ def budget_batches(sequences: Sequence[list[int]], budget: int) -> list[list[int
     return min(cuts, key=lambda groups: sum(_cost(_shape(sequences, group)) for group in groups))
 
 
+def computed(sequences: Sequence[list[int]], budget: int) -> int:
+    """Tokens that passes over sequences compute: rows as long as the longest of their group, common beginnings once."""
+    return sum(_cost(_shape(sequences, group)) for group in budget_batches(sequences, budget))
+
+
 Shape = tuple[int, int, int]
 """Rows, their longest, and what they have in common."""
 
