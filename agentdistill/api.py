@@ -11,6 +11,7 @@ from typing import Any
 from agentdistill import config as config_module
 from agentdistill import curricula, environment, yamltext
 from agentdistill.branch import Branches
+from agentdistill.cluster.torchrun import joined
 from agentdistill.compare import Comparison, Measure, load_comparison
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
@@ -49,6 +50,7 @@ from agentdistill.training.score_store import Added
 from agentdistill.training.session import Session
 from agentdistill.training.stored import describe
 from agentdistill.training.stored_check import check_stored
+from agentdistill.training.trainer import LocalTrainer
 from agentdistill.training.what_if import WhatIf, what_if_run
 from agentdistill.trajectory import Trajectory
 from agentdistill.view import load as load_view
@@ -117,13 +119,20 @@ def train(
         say: takes progress lines; the terminal by default.
         overrides: sections, or fields by dotted name.
 
+    Where `torchrun` has started several processes, this one's is a trainer rank: the first runs the experiment and returns, the
+    others train as it says, and end here (see docs/scale.md).
+
     Raises:
         UserError: for whatever the user can mend.
+        SystemExit: on a rank other than the first, when the run has ended.
     """
     config = experiment(source, overrides)
     folder = _folder(config, out)
-    begin(config, folder, say or print)
-    return train_run(config, folder, resume=resume, say=say)
+    with joined(config) as ranks:
+        if ranks is not None and not ranks.controls:
+            raise SystemExit(ranks.serve())
+        begin(config, folder, say or print)
+        return train_run(config, folder, resume=resume, say=say, trainer=LocalTrainer if ranks is None else ranks.trainer)
 
 
 def sft(

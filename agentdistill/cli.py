@@ -22,6 +22,7 @@ from agentdistill.cli_data import Data, mapping
 from agentdistill.cli_exchange import Export, Import
 from agentdistill.cli_results import Panel, Provenance, Show
 from agentdistill.cli_view import View
+from agentdistill.cluster.place import speaks
 from agentdistill.errors import UserError
 
 
@@ -409,7 +410,8 @@ def main(argv: list[str] | None = None) -> int:
         command.run()
         sys.stdout.flush()
     except UserError as error:
-        print(f"agentdistill: {error}", file=sys.stderr)
+        if speaks():
+            print(f"agentdistill: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         stop.command.tell()

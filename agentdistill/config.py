@@ -240,6 +240,10 @@ class TrainSection(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, of matrices")
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     token_budget: int = Field(8192, ge=1, description="tokens that one forward pass computes")
+    activation_checkpointing: bool = Field(
+        False, description="compute layers again in the backward pass, and do not keep them: less memory, a third more time"
+    )
+    rank_timeout: float = Field(600, gt=0, description="seconds that trainer ranks wait for each other (see docs/scale.md)")
     old_logprobs: Literal["trainer", "sampler"] = Field("trainer", description="whose log-probs the surrogate starts from")
     checkpoint_every: int = Field(10, ge=1, description="iterations")
     keep_rollouts: bool = Field(True, description="store every iteration's trajectories")

@@ -25,7 +25,7 @@ import agentdistill as ad
 from agentdistill.config import parse_experiment
 from agentdistill.policies import local
 from agentdistill.policies.scorer import TransformersScorer
-from agentdistill.training import loop, score, update
+from agentdistill.training import loop, score, trainer, update
 from agentdistill.training.session import Session
 from agentdistill.training.teachers import frozen_copy
 
@@ -73,7 +73,7 @@ def main() -> None:
     # The model, and what reads [tokens × vocabulary]; all of them are looked up in their modules when they are called.
     for module, name in (
         (local.TransformersSampler, "_forward"), (local, "choose"), (score, "_student_pass"), (TransformersScorer, "score"),
-        (loop, "accumulate"), (loop, "apply_step"), (loop, "silent_gradient"), (update, "backward_through_head"),
+        (trainer, "accumulate"), (trainer, "apply_step"), (update, "backward_through_head"),
     ):  # fmt: skip
         setattr(module, name, inside(getattr(module, name)))
     iteration = loop._iteration

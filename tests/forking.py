@@ -1,10 +1,11 @@
 """Runs commands in forks of a process that has imported everything, so that a dozen commands import torch once.
 
-    python -m tests.forking [undrawn]
+    python -m tests.forking [MODULE ...] [--undrawn]
 
 Takes a line of JSON a command, `{"words": [...], "output": FILE, "variables": {...}}`; answers with the process id, and with
 the exit code when that process has ended. The words are `agentdistill …` without the first, or `python FILE`. Nothing has
-started a thread when a process is forked. With `undrawn`, reports have no pictures (see `tests/undrawn.py`).
+started a thread when a process is forked. With `--undrawn`, reports have no pictures (see
+`tests/undrawn.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
+UNDRAWN = "--undrawn"
 ENVIRONMENT = {
     **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
@@ -28,10 +30,15 @@ ENVIRONMENT = {
 
 
 class Forks:
-    """The other end of such a process, whose commands run in a folder (the repository by default)."""
+    """The other end of such a process, whose commands run in a folder (the repository by default).
 
-    def __init__(self, folder: Path = ROOT, *options: str) -> None:
-        words = [sys.executable, "-m", "tests.forking", *options]
+    Args:
+        modules: to be imported before anything is forked, beside the package.
+        undrawn: reports have no pictures (see `tests/undrawn.py`).
+    """
+
+    def __init__(self, folder: Path = ROOT, modules: Sequence[str] = (), *, undrawn: bool = False) -> None:
+        words = [sys.executable, "-m", "tests.forking", *modules, *[UNDRAWN] * undrawn]
         self._output = folder / ".output"
         self._process = subprocess.Popen(
             words, cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -104,6 +111,7 @@ def _command(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    import importlib
     import runpy
     import traceback
 
@@ -111,7 +119,9 @@ if __name__ == "__main__":
     from agentdistill.cli import main
     from tests.undrawn import undrawn
 
-    with undrawn() if "undrawn" in sys.argv[1:] else contextlib.nullcontext():
+    for module in [each for each in sys.argv[1:] if each != UNDRAWN]:
+        importlib.import_module(module)
+    with undrawn() if UNDRAWN in sys.argv[1:] else contextlib.nullcontext():
         for line in sys.stdin:
             if not (child := os.fork()):
                 _run(**json.loads(line))

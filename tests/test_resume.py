@@ -114,7 +114,7 @@ def scores(out: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    with Forks(ROOT, "undrawn") as process:
+    with Forks(ROOT, undrawn=True) as process:
         yield process
 
 

@@ -29,7 +29,7 @@ eval: {tasks: 4, temperature: 1.0}
 def test_a_kill_in_the_middle_changes_no_metric_and_no_adapter(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(EXPERIMENT)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    with Forks(tmp_path, "undrawn") as forks:
+    with Forks(tmp_path, undrawn=True) as forks:
         Run(tmp_path, whole, forks=forks).finish()
         goal = lines(whole) - 5  # in the middle of the adapter's training
         run = Run(tmp_path, killed, forks=forks)

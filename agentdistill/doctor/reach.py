@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from agentdistill.doctor.base import Finding, check, fail, ok, skipped, warn
 from agentdistill.doctor.patient import Patient
 from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.signals import Streams
+from agentdistill.training.aside import Aside
 from agentdistill.training.check import require_given
-from agentdistill.training.health import norm, require_signal, silent_gradient
+from agentdistill.training.health import require_signal
 from agentdistill.training.score import Scored, score
 from agentdistill.training.update import Totals, accumulate
 
@@ -67,10 +70,13 @@ def _gradient(patient: Patient, scored: Scored, streams: Streams, teacher: str) 
     def backward(streams: Streams) -> Totals:
         return accumulate(student, method, scored, streams, streams.coef, segments, budget, "the doctor's step")
 
+    aside = Aside([p for p in student.model.parameters() if p.requires_grad])
     try:
-        silent = silent_gradient(student, method, lambda: backward(streams.silent))
+        if method.rewarded:
+            backward(streams.silent)
+            aside.take()
         backward(streams)
-        require_signal(student, method, streams, streams.coef, silent, teacher)
-        return norm([p.grad for p in student.model.parameters() if p.grad is not None])
+        require_signal(method, streams, streams.coef, math.sqrt(aside.difference()), teacher)
+        return math.sqrt(aside.take())
     finally:
         student.model.zero_grad(set_to_none=True)

@@ -19,10 +19,12 @@ from agentdistill.training.progress import Progress, untouched
 RESULTS = ("checkpoints/[!.]*", "teacher", "student", "final", "evals/*.json", "store/*.parquet", "eval.json", "summary.json")
 
 # Where environments and servers are, and where numbers are shown, changes no result, so a run may go on with others than it
-# began with. A teacher's server may be another one, too, but not another kind of teacher.
+# began with. A teacher's server may be another one, too, but not another kind of teacher. How many processes train is no
+# field at all (see `agentdistill.cluster`): it changes rounding only, as the number of a GPU's blocks would.
 FREE = (
     "env.workers", "env.timeout", "env.recycle", "env.memory", "log.backends", "log.project", "log.mode",
     "engine.url", "engine.timeout", "engine.exchange", "engine.cache", "engine.transfer",
+    "train.activation_checkpointing", "train.rank_timeout",
 )  # fmt: skip
 
 

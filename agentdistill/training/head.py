@@ -7,7 +7,8 @@ has gathered at the states then goes through the body in one backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,15 +34,61 @@ def backward_through_head(lm: CausalLM, states: Tensor, loss: ChunkLoss) -> None
     Raises:
         UserError: when the head is more than one matrix and its bias, such as one with an adapter around it.
     """
+    trained, exact = _trained(lm), _exact(states)
+    totals = [_gathering(p, exact) for p in trained]
+    at_states = _in_chunks(lm, states, loss, totals)
+    for parameter, total in zip(trained, totals, strict=True):
+        if total is not parameter.grad and parameter.grad is not None:
+            parameter.grad += total.to(parameter.dtype)
+    states.backward(at_states.to(states.dtype))  # type: ignore[no-untyped-call]
+
+
+def loss_through_head(lm: CausalLM, states: Tensor, loss: ChunkLoss) -> Tensor:
+    """The same as a step of a forward pass: a number (0) whose backward pass gives those gradients to autograd.
+
+    So they reach whoever gathers a parameter's gradients by autograd's hooks, as sharded parameters do. A chunk's loss is
+    called, and the gradients are made, in the forward pass.
+    """
+    out: Tensor = _Through.apply(states, lm, loss, *_trained(lm))  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, lm: CausalLM, loss: ChunkLoss, *trained: Tensor) -> Tensor:
+        totals = [torch.zeros_like(p, dtype=_exact(states)) for p in trained]
+        with torch.enable_grad():
+            at_states = _in_chunks(lm, states, loss, totals)
+        kinds = [states.dtype, *(p.dtype for p in trained)]
+        ctx.gradients = [each.to(kind) for each, kind in zip([at_states, *totals], kinds, strict=True)]
+        return states.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        at_states, *totals = ctx.gradients
+        return at_states, None, None, *totals
+
+
+def _trained(lm: CausalLM) -> list[Tensor]:
+    """The head's parameters that are trained."""
     head = lm.head
     if type(head) is not nn.Linear:
         raise UserError(
             f"the output head of model '{lm.name}' is a {type(head).__name__}; only a plain linear one can be trained"
         )
-    exact = torch.float64 if states.dtype == torch.float64 else torch.float32
+    return [p for p in (head.weight, head.bias) if p is not None and p.requires_grad]
+
+
+def _exact(states: Tensor) -> torch.dtype:
+    """What gradients are summed in."""
+    return torch.float64 if states.dtype == torch.float64 else torch.float32
+
+
+def _in_chunks(lm: CausalLM, states: Tensor, loss: ChunkLoss, totals: Sequence[Tensor]) -> Tensor:
+    """`[n, d]` the gradient of `Σ loss(chunk)` at the states; that of the head's trained parameters is added to `totals`."""
+    head, exact = lm.head, _exact(states)
     given, weight = states.detach().to(exact), head.weight.detach().to(exact)
     at_states = torch.empty_like(given)
-    sums = [_Sum(p, exact) for p in (head.weight, head.bias) if p is not None and p.requires_grad]
     n = len(given)
     chunks = -(-n // chunk_rows(head))
     for k in range(chunks):
@@ -51,35 +98,20 @@ def backward_through_head(lm: CausalLM, states: Tensor, loss: ChunkLoss) -> None
         (slope,) = torch.autograd.grad(loss(part, logits.requires_grad_()), logits)
         del logits
         torch.mm(slope, weight, out=at_states[part])
-        for each in sums:
-            each.add(slope, given[part])
+        for total in totals:
+            if total.ndim == 1:
+                total += slope.sum(0)
+            else:
+                total.addmm_(slope.T, given[part])
         del slope
-    for each in sums:
-        each.hand_over()
-    states.backward(at_states.to(states.dtype))  # type: ignore[no-untyped-call]
+    return at_states
 
 
-class _Sum:
-    """A head parameter's gradient: in its `.grad` itself where that is exact enough, otherwise beside it until `hand_over`.
+def _gathering(parameter: Tensor, exact: torch.dtype) -> Tensor:
+    """Where a parameter's gradient is summed: in its `.grad` itself where that is exact enough, otherwise beside it.
 
     Autograd would make a whole gradient of the weight for every chunk first, and add it then.
     """
-
-    def __init__(self, parameter: Tensor, exact: torch.dtype) -> None:
-        self._parameter = parameter
-        self._inside = parameter.dtype == exact
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        self._total = parameter.grad if self._inside else torch.zeros_like(parameter, dtype=exact)
-
-    def add(self, slope: Tensor, states: Tensor) -> None:
-        """The share of a chunk: `slope` `[c, V]` at its logits, `states` `[c, d]`."""
-        if self._parameter.ndim == 1:
-            self._total += slope.sum(0)
-        else:
-            self._total.addmm_(slope.T, states)
-
-    def hand_over(self) -> None:
-        """Put what was summed beside `.grad` into it."""
-        if not self._inside and self._parameter.grad is not None:
-            self._parameter.grad += self._total.to(self._parameter.dtype)
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad if parameter.dtype == exact else torch.zeros_like(parameter, dtype=exact)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from agentdistill.errors import UserError
-from agentdistill.policies.model import CausalLM
 from agentdistill.rollout import Task
 from agentdistill.signals import Method, Streams
 from agentdistill.training.score import Scored
@@ -125,39 +123,19 @@ def opening(tasks: Sequence[Task], scored: Scored) -> bool:
     return cut and "teacher" in table and _mean(np.abs(table["logprob"] - table["teacher"]), table.mask) < AGREED
 
 
-def silent_gradient(student: CausalLM, method: Method, backward: Callable[[], object]) -> list[torch.Tensor] | None:
-    """The gradient without the distillation term, on the CPU; None where there is no other term, so that it is 0.
-
-    Args:
-        backward: adds that gradient to the parameters' `.grad`, which is cleared afterwards.
-    """
-    if not method.rewarded:
-        return None
-    backward()
-    kept = [torch.zeros_like(p) if p.grad is None else p.grad.detach().to("cpu", copy=True) for p in _trained(student)]
-    student.model.zero_grad(set_to_none=True)
-    return kept
-
-
-def require_signal(
-    student: CausalLM, method: Method, streams: Streams, coef: FloatArray, silent: list[torch.Tensor] | None, teacher: str
-) -> None:
-    """Refuse a distillation term that does not change the gradient, which now stands in `.grad`.
+def require_signal(method: Method, streams: Streams, coef: FloatArray, difference: float, teacher: str) -> None:
+    """Refuse a distillation term that does not change the gradient.
 
     A term whose weights are all 0 on this batch (a gate that opens later) is no proof, and passes.
 
     Args:
         coef: `[n]` aggregation coefficients of this gradient.
-        silent: the gradient without it, from `silent_gradient`.
+        difference: norm of the gradient less the one without the term.
         teacher: its name, for the error.
 
     Raises:
         UserError: naming the signal or divergence.
     """
-    params = _trained(student)
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-    others = silent or [torch.zeros(()) for _ in params]
-    difference = math.sqrt(sum(float((g - o.to(g.device)).square().sum()) for g, o in zip(gradients, others, strict=True)))
     size = float(np.abs(coef * streams.kd_weight).sum())
     if not size or difference > ROUNDING * size:
         return
@@ -169,15 +147,6 @@ def require_signal(
         "more: teacher.privileged), or the method multiplies it by nothing"
         + (f", or its clip of {clip:g} nats holds every token" if clip is not None else "")
     )
-
-
-def norm(gradient: list[torch.Tensor] | None) -> float:
-    """Its Euclidean norm; 0 for None."""
-    return math.sqrt(sum(float(g.square().sum()) for g in gradient or []))
-
-
-def _trained(student: CausalLM) -> list[torch.nn.Parameter]:
-    return [p for p in student.model.parameters() if p.requires_grad]
 
 
 def _mean(values: FloatArray, mask: Any) -> float:

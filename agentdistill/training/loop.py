@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from agentdistill.config import Experiment
 from agentdistill.console import Console
@@ -32,24 +31,23 @@ from agentdistill.training.health import (
     agreement,
     drift,
     measures_silence,
-    norm,
     opening,
     require_signal,
-    silent_gradient,
     terms,
     token_shares,
     weighting,
 )
 from agentdistill.training.journal import Journal
 from agentdistill.training.mixed import authors, own_turns
-from agentdistill.training.optim import adamw, apply_step, lr_factor
+from agentdistill.training.optim import lr_factor
 from agentdistill.training.panel import Panel
 from agentdistill.training.progress import damaged
 from agentdistill.training.score import Scored, score, trainable
-from agentdistill.training.state import load_state, require_finite, save_state
+from agentdistill.training.state import require_finite
 from agentdistill.training.stored import StoredEpisodes
 from agentdistill.training.teachers import MovingAverage
-from agentdistill.training.update import Totals, accumulate
+from agentdistill.training.trainer import LocalTrainer, Trainer
+from agentdistill.training.update import Totals
 from agentdistill.trajectory import FloatArray, Trajectory
 
 STAGE = "train"
@@ -61,6 +59,7 @@ class Roles:
     """Who takes part in the loop. `average` is the teacher's model, where it follows the student.
 
     `stored` gives the episodes, where none are played; `ahead` plays them, where that is done during the update.
+    `trainer` changes the student's weights: this process does, where none is named.
     """
 
     student: CausalLM
@@ -74,6 +73,7 @@ class Roles:
     average: MovingAverage | None = None
     stored: StoredEpisodes | None = None
     ahead: Ahead | None = None
+    trainer: Trainer | None = None
 
 
 def distil(
@@ -91,11 +91,11 @@ def distil(
         validate: success on validation tasks after an iteration; called every `eval.every` iterations.
     """
     train = config.train
-    optimizer = adamw(roles.student.model, train.lr, train.betas, train.weight_decay)
+    trainer = roles.trainer or LocalTrainer(roles.student, config)
     start = 0
     if (point := journal.resume_point(STAGE, train.iterations)) is not None:
         folder, start, state = point
-        load_state(folder, roles.student, optimizer)
+        trainer.load(folder)
         if roles.average is not None:
             roles.average.load(folder)
         try:
@@ -105,7 +105,7 @@ def distil(
             raise UserError(damaged(journal.folder / "progress.json", reason)) from error
     store.discard_after(lambda name: (found := _BATCH.fullmatch(name)) is not None and int(found[1]) > start)
     for iteration in range(start + 1, train.iterations + 1):
-        now = _iteration(config, roles, optimizer, iteration, journal, store, console.say)
+        now = _iteration(config, roles, trainer, iteration, journal, store, console.say)
         console.tick("distil", iteration, train.iterations, now)
         if config.eval.every and iteration % config.eval.every == 0 and iteration < train.iterations:
             rate = validate(iteration)
@@ -115,7 +115,7 @@ def distil(
         if iteration % train.checkpoint_every == 0 or iteration == train.iterations:
 
             def save(folder: Path) -> None:
-                save_state(folder, roles.student, optimizer)
+                trainer.save(folder)
                 if roles.average is not None:
                     roles.average.save(folder)
 
@@ -130,7 +130,7 @@ def distil(
 def _iteration(
     config: Experiment,
     roles: Roles,
-    optimizer: torch.optim.Optimizer,
+    trainer: Trainer,
     iteration: int,
     journal: Journal,
     store: Store,
@@ -152,7 +152,7 @@ def _iteration(
     )  # fmt: skip
     streams = roles.method.apply(scored.table, iteration)
     scored_at = time.perf_counter()
-    record: dict[str, Any] = _update(config, roles, optimizer, scored, streams, iteration, opening(tasks, scored))
+    record: dict[str, Any] = _update(config, roles, trainer, scored, streams, iteration, opening(tasks, scored))
     require_finite(roles.student, scored.sequences[0].ids.tolist(), f"iteration {iteration}", "train.lr")
     if roles.average is not None:
         roles.average.update(roles.student)
@@ -247,7 +247,7 @@ def _experts(roles: Roles, seeds: Sequence[int], limit: int, say: Callable[[str]
 def _update(
     config: Experiment,
     roles: Roles,
-    optimizer: torch.optim.Optimizer,
+    trainer: Trainer,
     scored: Scored,
     streams: Streams,
     iteration: int,
@@ -281,18 +281,20 @@ def _update(
             scored.table.settle()  # this step's pass would not see all of the student's tokens
 
         def backward(streams: Streams, coef: FloatArray = coef, segments: list[int] = segments, where: str = where) -> Totals:
-            return accumulate(roles.student, roles.method, scored, streams, coef, segments, train.token_budget, where)
+            return trainer.accumulate(roles.method, scored, streams, coef, segments, where)
 
         if index == 0 and roles.teacher is not None and measures_silence(roles.method, iteration):
-            silent = silent_gradient(roles.student, roles.method, lambda: backward(streams.silent))
-            out["grad_norm_silent"] = norm(silent)
+            out["grad_norm_silent"] = 0.0  # of nothing, where there is no other term
+            if roles.method.rewarded:
+                backward(streams.silent)
+                out["grad_norm_silent"] = trainer.set_aside()
         totals = backward(streams)
         scored.settle()
         expected = roles.method.distils and not excused and not _agrees_at_first(config, roles.method)
         if step == 0 and roles.teacher is not None and expected:
-            require_signal(roles.student, roles.method, streams, coef, silent, roles.teacher.name)
+            require_signal(roles.method, streams, coef, trainer.difference(), roles.teacher.name)
         lr = train.lr * lr_factor(step, planned, train.warmup, train.lr_schedule)
-        norms.append(apply_step(optimizer, lr, train.grad_clip, where))
+        norms.append(trainer.step(lr, where))
         losses.append(totals.loss)
         every.add(totals)
     roles.rollout.sampler.release()

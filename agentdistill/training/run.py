@@ -26,6 +26,7 @@ from agentdistill.training.journal import write_atomic
 from agentdistill.training.panel import ASSIGNMENTS, Panel, Seat
 from agentdistill.training.session import Session
 from agentdistill.training.teachers import DECAY, MovingAverage, own_weights
+from agentdistill.training.trainer import LocalTrainer, Opener
 
 
 @dataclass(slots=True)
@@ -36,18 +37,22 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def train(config: Experiment, folder: Path, *, resume: bool = False, say: Callable[[str], None] | None = None) -> Run:
+def train(
+    config: Experiment, folder: Path, *, resume: bool = False, say: Callable[[str], None] | None = None,
+    trainer: Opener = LocalTrainer,
+) -> Run:  # fmt: skip
     """Run an experiment to its end and write `summary.json` and the report.
 
     Args:
         folder: where the run is kept.
         resume: go on with a run that was stopped, to the same numbers it would have had.
         say: takes progress lines; the terminal by default.
+        trainer: who distils into the student; this process by default.
 
     Raises:
         UserError: for whatever the user can mend.
     """
-    session = Session(config, folder, resume=resume, say=say)
+    session = Session(config, folder, resume=resume, say=say, trainer=trainer)
     try:
         return _run(session)
     finally:

@@ -86,6 +86,11 @@ class StudentColumns:
         return (*self.values, *self._also)
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """Those of them that are measured against the teacher's distributions."""
+        return tuple(self._measured)
+
+    @property
     def filled(self) -> dict[str, FloatArray]:
         """The columns as they are so far, NaN where nothing was taken."""
         return self.values | dict.fromkeys(self._also, self.values["recomputed"])
@@ -94,6 +99,12 @@ class StudentColumns:
         """The columns, by the pass of their own."""
         self._own_pass(self)
         return self.filled
+
+    def put(self, rows: IntArray, values: Mapping[str, FloatArray]) -> None:
+        """Fill these rows with what others took, where they took something."""
+        there = ~np.isnan(values["recomputed"])
+        for name, taken in values.items():
+            self.values[name][rows[there]] = taken[there]
 
     @torch.no_grad()
     def take(self, rows: IntArray, ids: torch.Tensor, logprobs: torch.Tensor, teacher: Lazy | None) -> None:

@@ -52,6 +52,7 @@ from agentdistill.training.sft import supervise
 from agentdistill.training.state import copy_into, save_model, writing
 from agentdistill.training.stored_check import check_stored
 from agentdistill.training.teachers import MovingAverage, frozen_copy, is_elsewhere
+from agentdistill.training.trainer import LocalTrainer, Opener
 from agentdistill.trajectory import Trajectory
 
 TOKENIZER_EPISODES = 64
@@ -67,10 +68,17 @@ def tiny_context(config: Experiment) -> int:
 
 
 class Session:
-    """One process working on one run folder."""
+    """One process working on one run folder.
 
-    def __init__(self, config: Experiment, folder: Path, *, resume: bool, say: Callable[[str], None] | None = None) -> None:
-        self.config, self.folder = config, folder
+    Args:
+        trainer: who distils into the student.
+    """
+
+    def __init__(
+        self, config: Experiment, folder: Path, *, resume: bool, say: Callable[[str], None] | None = None,
+        trainer: Opener = LocalTrainer,
+    ) -> None:  # fmt: skip
+        self.config, self.folder, self._trainer = config, folder, trainer
         self.console = Console(say)
         if config.env.module:
             import_module(config.env.module)
@@ -384,13 +392,15 @@ class Session:
             self._name_scorers([teacher, reference] if average is None else [reference])
         roles = Roles(
             student, teacher, self.method, self.schedule, rollout, self.seeds(self.config.env.split), self.recorded,
-            reference, average, self.stored, self._ahead(student, privileged),
+            reference, average, self.stored, self._ahead(student, privileged), self._trainer(student, self.config),
         )  # fmt: skip
         try:
             distil(self.config, roles, self.journal, self.store, validate=validate, console=self.console)
         finally:
             if roles.ahead is not None:
                 roles.ahead.close()
+            if roles.trainer is not None:
+                roles.trainer.close()
         save_model(path, student)
         self.journal.finish("train", path)
 

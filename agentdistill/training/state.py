@@ -16,6 +16,7 @@ from transformers.utils import logging as hf_logging
 from agentdistill.errors import UserError
 from agentdistill.policies.model import CausalLM, chunk_rows
 
+WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.pt"
 _BEGINNING = 32  # ids
 
 
@@ -24,8 +25,8 @@ def save_state(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -> 
 
     Of a student with an adapter that is the adapter alone.
     """
-    save_weights(folder / "weights.safetensors", lm)
-    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    save_weights(folder / WEIGHTS, lm)
+    torch.save(optimizer.state_dict(), folder / OPTIMIZER)
 
 
 def load_state(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -> None:
@@ -34,9 +35,9 @@ def load_state(folder: Path, lm: CausalLM, optimizer: torch.optim.Optimizer) -> 
     Raises:
         UserError: when a file is missing, damaged or of another model.
     """
-    load_weights(folder / "weights.safetensors", lm)
-    with _readable(folder):
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location=lm.device, weights_only=True))
+    load_weights(folder / WEIGHTS, lm)
+    with readable(folder):
+        optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location=lm.device, weights_only=True))
 
 
 def save_weights(path: Path, lm: CausalLM) -> None:
@@ -50,7 +51,7 @@ def load_weights(path: Path, lm: CausalLM) -> None:
     Raises:
         UserError: when the file is missing, damaged or of another model.
     """
-    with _readable(path.parent):
+    with readable(path.parent):
         weights = load_file(path, device=str(lm.device))
         copy_into(lm, weights, f"checkpoint '{path.parent}'")
 
@@ -63,16 +64,29 @@ def copy_into(lm: CausalLM, weights: Mapping[str, torch.Tensor], what: str) -> N
         UserError: naming `what` it is, when it is of another model.
     """
     own = lm.own()
-    if differing := sorted(own.keys() ^ weights.keys()):
-        raise UserError(f"{what} is of another model: it differs in '{differing[0]}'")
+    require_own(own, {name: tensor.shape for name, tensor in weights.items()}, what)
     for name, tensor in own.items():
-        if tensor.shape != weights[name].shape:
-            raise UserError(f"{what} is of another model: '{name}' has another shape")
         tensor.copy_(weights[name])
 
 
+def require_own(own: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]], what: str) -> None:
+    """Refuse weights that are not those of `CausalLM.own`.
+
+    Args:
+        shapes: theirs, by name.
+
+    Raises:
+        UserError: naming `what` they are.
+    """
+    if differing := sorted(own.keys() ^ shapes.keys()):
+        raise UserError(f"{what} is of another model: it differs in '{differing[0]}'")
+    for name, tensor in own.items():
+        if tensor.shape != tuple(shapes[name]):
+            raise UserError(f"{what} is of another model: '{name}' has another shape")
+
+
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def readable(folder: Path) -> Iterator[None]:
     """What reading a missing, damaged or foreign file raises, as one sentence."""
     try:
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -16,7 +16,7 @@ from agentdistill.policies.model import CausalLM
 from agentdistill.policies.shared import budget_batches, states_at
 from agentdistill.signals import Method, Streams
 from agentdistill.signals.parts import Lazy, Parts
-from agentdistill.training.head import backward_through_head
+from agentdistill.training.head import ChunkLoss, backward_through_head
 from agentdistill.training.score import Scored
 from agentdistill.trajectory import FloatArray, IntArray
 
@@ -48,6 +48,17 @@ class Totals:
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
+States = Callable[[CausalLM], torch.Tensor]
+"""A model → the last hidden states `[n, d]` of a micro-batch's tokens that carry loss, in its graph."""
+Backward = Callable[[CausalLM, States, ChunkLoss], None]
+"""Gathers the gradient of a micro-batch's loss in a model's parameters."""
+
+
+def plain_backward(student: CausalLM, states: States, loss: ChunkLoss) -> None:
+    """Into `.grad`."""
+    backward_through_head(student, states(student), loss)
+
+
 def accumulate(
     student: CausalLM,
     method: Method,
@@ -57,6 +68,7 @@ def accumulate(
     segments: Sequence[int],
     budget: int,
     where: str,
+    backward: Backward = plain_backward,
 ) -> Totals:
     """Add the gradient of `Σ coef · loss_t` over these segments' tokens to the parameters' `.grad`.
 
@@ -68,6 +80,7 @@ def accumulate(
         segments: indices into `scored.sequences`.
         budget: tokens that one pass computes.
         where: names the step in errors.
+        backward: called once a micro-batch.
 
     Raises:
         UserError: when the loss is not finite; every gradient is cleared then, those of earlier micro-batches too.
@@ -89,7 +102,7 @@ def accumulate(
             return share
 
         try:
-            backward_through_head(student, tokens.states(student), loss)
+            backward(student, tokens.states, loss)
         except UserError:
             student.model.zero_grad(set_to_none=True)
             raise

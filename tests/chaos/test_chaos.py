@@ -26,7 +26,7 @@ SEED = int(os.environ.get("AGENTDISTILL_CHAOS_SEED", "0"))
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
-    with Forks(tmp_path_factory.mktemp("forks"), "undrawn") as forks:
+    with Forks(tmp_path_factory.mktemp("forks"), undrawn=True) as forks:
         yield Campaign(tmp_path_factory.mktemp("chaos"), SEED, print, forks=forks)
 
 

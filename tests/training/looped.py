@@ -30,6 +30,7 @@ from agentdistill.training.loop import Roles, distil
 from agentdistill.training.panel import Panel
 from agentdistill.training.stored_check import check_stored
 from agentdistill.training.teachers import MovingAverage, frozen_copy
+from agentdistill.training.trainer import LocalTrainer, Opener
 from agentdistill.trajectory import Trajectory
 
 
@@ -106,11 +107,13 @@ def loop(
     stop: Callable[[int], Any] = print,
     tasks: Sequence[int] = range(50),
     say: Callable[[str], object] = lambda _: None,
+    trainer: Opener = LocalTrainer,
 ) -> list[dict[str, Any]]:
     """Train `student` in place by the experiment's loop; its `iteration` records.
 
     Args:
         teacher: another model, or several in a panel; ignored where the experiment's is the student's own weights, or stored.
+        trainer: opens who trains it.
         stop: called instead of an evaluation, every `eval.every` iterations.
     """
     method, schedule = Method.load(config.method), curricula.load(config.schedule)
@@ -140,7 +143,7 @@ def loop(
     roles = Roles(
         student, scores, method, schedule, rollout, tasks, average=average,
         reference=TransformersScorer(reference) if "reference" in " ".join(method.needs) else None,
-        stored=stored, ahead=ahead,
+        stored=stored, ahead=ahead, trainer=trainer(student, config),
     )  # fmt: skip
     journal = Journal(folder)
     try:

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from agentdistill.errors import UserError
 from agentdistill.policies import model as model_module
 from agentdistill.policies.model import CausalLM, chunk_rows
-from agentdistill.training.head import backward_through_head
+from agentdistill.training.head import backward_through_head, loss_through_head
 
 V = 24
 IDS = torch.tensor([[1, 5, 2, 9, 11, 3, 20, 7], [4, 4, 8, 23, 0, 15, 6, 2]])
@@ -78,6 +78,24 @@ def test_gradients_equal_plain_autograds(make: Make, tied: bool, dtype: torch.dt
     for name, value in expected.items():
         assert float(value.abs().max()) > 1e-3
         torch.testing.assert_close(got[name], value, rtol=tolerance, atol=tolerance * float(value.abs().max()))
+
+
+@pytest.mark.usefixtures("in_threes")
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_as_a_step_of_a_forward_pass_it_gives_the_same_gradients(make: Make, tied: bool, frozen: bool) -> None:
+    lm = make(tied=tied)
+    lm.head.weight.requires_grad_(not frozen)
+    expected = chunked(lm)
+    lm.model.zero_grad(set_to_none=True)
+    value = loss_through_head(lm, lm.hidden(IDS).flatten(0, 1), some_loss)
+    assert not gradients(lm)
+    assert value.shape == ()
+    value.backward()
+    got = gradients(lm)
+    assert got.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.usefixtures("in_threes")

@@ -1,0 +1,83 @@
+"""The processes of all ranks as one group, and which of them are lost when it breaks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+BEAT = 0.5
+"""Seconds between two signs of life."""
+
+
+class Group:
+    """This process's membership; there can be one a process.
+
+    Args:
+        store: what all of them see; its server outlives the ranks, or is rank 0.
+        timeout: seconds that ranks at work wait for each other.
+        local: number of this process's GPU.
+
+    Attributes:
+        device: `cuda` where there are GPUs, else `cpu`.
+    """
+
+    def __init__(self, store: Store, rank: int, world: int, timeout: float, local: int = 0) -> None:
+        self.rank, self.world, self.device = rank, world, "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cuda":
+            torch.cuda.set_device(local)
+        self._store = store
+        self._done = threading.Event()
+        threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
+        backend = "cpu:gloo,cuda:nccl" if self.device == "cuda" else "gloo"
+        own, patience = PrefixStore("group", store), timedelta(seconds=timeout)
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=patience)
+        self._who: list[Any] = [None] * world
+        distributed.all_gather_object(self._who, (socket.gethostname(), os.getpid()))
+
+    def lost(self) -> list[int]:
+        """Ranks whose processes are gone or stand still, as far as it can be told in some seconds."""
+        if gone := [rank for rank in range(self.world) if self._gone(rank)]:
+            return gone
+        try:
+            before = [self._beats(rank) for rank in range(self.world)]
+            time.sleep(4 * BEAT)
+            return [rank for rank in range(self.world) if self._gone(rank) or self._beats(rank) == before[rank]]
+        except (RuntimeError, KeyboardInterrupt):  # no store any more, or torchrun is ending us: it has seen it too
+            found = [rank for rank in range(self.world) if self._gone(rank)]
+            return found or ([0] if self.rank else [])
+
+    def leave(self) -> None:
+        """End this process's part; the others notice."""
+        self._done.set()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    def _live(self) -> None:
+        store = self._store.clone()  # type: ignore[attr-defined]  # a connection of its own, as every kind of store can
+        while not self._done.wait(BEAT):
+            try:
+                store.add(f"beat/{self.rank}", 1)
+            except RuntimeError:
+                return
+
+    def _beats(self, rank: int) -> int:
+        return int(self._store.add(f"beat/{rank}", 0))
+
+    def _gone(self, rank: int) -> bool:
+        """Whether a process of this machine is no more, or a zombie."""
+        host, pid = self._who[rank]
+        if host != socket.gethostname() or not Path("/proc/self/stat").exists():
+            return False
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        except OSError:
+            return True

@@ -1,0 +1,170 @@
+"""Trainer ranks that `torchrun` has started: rank 0 runs the experiment, and the others wait for what it tells them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed.rendezvous import rendezvous
+
+from agentdistill.cluster.group import Group
+from agentdistill.cluster.place import Place
+from agentdistill.cluster.trainer import RankedTrainer
+from agentdistill.cluster.worker import RankWorker, worst
+from agentdistill.config import Experiment
+from agentdistill.errors import UserError
+from agentdistill.policies.model import CausalLM
+
+IDLE = 10.0**6
+"""Seconds that a rank waits for something to do: an evaluation may take hours, and a lost controller is noticed at once."""
+_STOP, _WEIGHTS = "stop", "weights"
+_ANSWERS = (UserError, OSError)
+"""What a call may raise on all ranks alike; anything else ends the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    value: Any = None
+    error: Exception | None = None
+
+
+class Ranks:
+    """This process as one of torchrun's ranks.
+
+    Args:
+        timeout: seconds that ranks at work wait for each other.
+    """
+
+    def __init__(self, place: Place, timeout: float) -> None:
+        self.place, self.size = place, place.world
+        store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        self._group = Group(store, rank, world, timeout, place.local)
+        waits = timeout if rank == 0 else IDLE
+        self._orders = distributed.new_group(backend="gloo", timeout=timedelta(seconds=waits))
+        self._worker = RankWorker(self._group.device)
+        self.usable = True
+
+    @property
+    def controls(self) -> bool:
+        """Whether this is rank 0."""
+        return self.place.rank == 0
+
+    def trainer(self, student: CausalLM, config: Experiment) -> RankedTrainer:
+        """A `trainer.Opener`, on rank 0."""
+        return RankedTrainer(self, student, config)
+
+    def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """See `Crew.call`."""
+        with self._guarded():
+            self._order([(method, each) for each in arguments])
+            mine = _answer(self._worker, method, arguments[0])
+            replies: list[Any] = [None] * self.size
+            distributed.gather_object(mine, replies)
+        if errors := [reply.error for reply in replies if reply.error is not None]:
+            raise worst(errors)
+        return [reply.value for reply in replies]
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """See `Crew.weights`."""
+        with self._guarded():
+            self._order([(_WEIGHTS, ())] * self.size)
+            yield from self._worker.weights()
+
+    def serve(self) -> int:
+        """Do what rank 0 says until it says stop, on any other rank; the exit code."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing has to be put away here, and rank 0 says what there is to say
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all: rank 0 sends the others home
+        try:
+            while True:
+                order: list[Any] = [None]
+                distributed.scatter_object_list(order, group=self._orders)
+                method, arguments = order[0]
+                if method == _STOP:
+                    return int(arguments[0])
+                if method == _WEIGHTS:
+                    for _ in self._worker.weights():
+                        pass
+                else:
+                    distributed.gather_object(_answer(self._worker, method, arguments))
+        except RuntimeError as error:
+            if not _broken(error):
+                raise
+            if 0 in self._group.lost():
+                print(
+                    f"agentdistill: trainer rank {self.place.rank}: rank 0, which ran the experiment, is lost", file=sys.stderr
+                )
+            return 1
+
+    def close(self, failed: bool) -> None:
+        """Send the other ranks home, on rank 0, and leave.
+
+        Args:
+            failed: whether they shall say so too.
+        """
+        if self.usable and self.controls:
+            with suppress(UserError), self._guarded():  # one that is lost by now was not needed any more
+                self._order([(_STOP, (int(failed),))] * self.size)
+        self._group.leave()
+
+    def _order(self, orders: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
+        mine: list[Any] = [None]
+        distributed.scatter_object_list(mine, [None, *orders[1:]], group=self._orders)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What ranks do together: whoever leaves it by an error leaves the others in the middle, so nothing follows it."""
+        usable, self.usable = self.usable, False
+        try:
+            yield
+            self.usable = usable
+        except (RuntimeError, KeyboardInterrupt) as error:
+            if not isinstance(error, KeyboardInterrupt) and not _broken(error):
+                raise
+            lost = self._group.lost()
+            if not lost and isinstance(error, KeyboardInterrupt):
+                raise
+            raise UserError(_said(lost, error)) from error
+
+
+@contextmanager
+def joined(config: Experiment) -> Iterator[Ranks | None]:
+    """The ranks of torchrun, where this process is one of them; None where it is not."""
+    place = Place.here()
+    if place is None:
+        yield None
+        return
+    ranks = Ranks(place, config.train.rank_timeout)
+    try:
+        yield ranks
+    except BaseException:
+        ranks.close(failed=True)
+        raise
+    ranks.close(failed=False)
+
+
+def _broken(error: Exception) -> bool:
+    """Whether an error is of the ties between ranks, and not of this one's own work."""
+    return isinstance(error, distributed.DistError) or any(word in str(error) for word in ("gloo", "Gloo", "NCCL"))
+
+
+def _said(lost: Sequence[int], error: BaseException) -> str:
+    if not lost:
+        reason = " ".join(str(error).split())[:200]
+        return f"trainer ranks lost touch with each other ({reason}); go on from the last checkpoint with --resume"
+    names = " and ".join(map(str, lost))
+    which = f"trainer rank {names} is" if len(lost) == 1 else f"trainer ranks {names} are"
+    return f"{which} lost (killed, out of memory, or standing still); go on from the last checkpoint with --resume"
+
+
+def _answer(worker: RankWorker, method: str, arguments: tuple[Any, ...]) -> _Reply:
+    try:
+        return _Reply(getattr(worker, method)(*arguments))
+    except _ANSWERS as error:
+        return _Reply(error=error)

@@ -1,0 +1,55 @@
+"""A rank that is killed or stands still ends the others in seconds, with a sentence that names it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import Pair
+
+
+@pytest.fixture
+def working(pair: Pair, tmp_path: Path) -> list[int]:
+    """The process ids of two ranks in the middle of endless steps."""
+    processes = pair.start(tmp_path, "endless", timeout=5)
+    told = tmp_path / "endless" / "steps"
+    began = time.monotonic()
+    while not (told.exists() and (told.read_text() or "0") >= "2"):
+        assert time.monotonic() - began < 60
+        time.sleep(0.02)
+    return processes
+
+
+def test_a_killed_rank_is_named_and_nobody_waits_for_it(pair: Pair, working: list[int]) -> None:
+    os.kill(working[1], signal.SIGKILL)
+    codes, said = pair.wait()
+    assert codes == [1, -signal.SIGKILL]
+    assert said[0] == (
+        "refused: trainer rank 1 is lost (killed, out of memory, or standing still); go on from the last checkpoint with "
+        "--resume\n"
+    )
+
+
+def test_a_rank_that_stands_still_is_named_once_the_others_have_waited(pair: Pair, working: list[int]) -> None:
+    os.kill(working[1], signal.SIGSTOP)
+    while True:
+        try:
+            os.kill(working[0], 0)
+            time.sleep(0.05)
+        except ProcessLookupError:
+            break
+    os.kill(working[1], signal.SIGKILL)
+    codes, said = pair.wait()
+    assert codes == [1, -signal.SIGKILL]
+    assert said[0].startswith("refused: trainer rank 1 is lost")
+
+
+def test_without_the_controller_the_others_end_too(pair: Pair, working: list[int]) -> None:
+    os.kill(working[0], signal.SIGKILL)
+    codes, said = pair.wait()
+    assert codes == [-signal.SIGKILL, 1]
+    assert said[1].endswith("agentdistill: trainer rank 1: rank 0, which ran the experiment, is lost\n")
