@@ -7,8 +7,9 @@ import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from tests.chaos.machine import Hang, until
+from tests.chaos.machine import until
 from tests.chaos.running import PATIENCE, Running
 
 TIMEOUT = 3.0
@@ -24,8 +25,9 @@ class Blow:
     Attributes:
         strike: does it; False where there was nothing to strike, or it is over.
         codes: exit codes of a run that ends by it; none: the run goes on as if nothing had happened.
-        says: what the last line of such a run says, as a regular expression.
+        says: the last sentence of such a run, as a regular expression.
         mend: what has to be done before it can go on.
+        ranks: whether it is for runs on several trainer ranks alone.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Blow:
     codes: tuple[int, ...] = ()
     says: str = ""
     mend: Callable[[Running], None] = lambda running: None
+    ranks: bool = False
 
 
 BLOWS: dict[str, Blow] = {}
@@ -66,6 +69,18 @@ def hang_environment(running: Running, rng: random.Random) -> bool:
     return _met(running) and rng.choice(running.workers).pause(1.5 * TIMEOUT)
 
 
+@blow("kill a rank", codes=(1,), says="(is|are) lost", ranks=True)
+def kill_rank(running: Running, rng: random.Random) -> bool:
+    """One trainer rank dies, the first or another; the others end with it."""
+    return _met(running, "ranks") and rng.choice(running.ranks).signal(signal.SIGKILL)
+
+
+@blow("hang a rank", ranks=True)
+def hang_rank(running: Running, rng: random.Random) -> bool:
+    """One stands still, not for as long as the others wait."""
+    return _met(running, "ranks") and rng.choice(running.ranks).pause(1.5 * TIMEOUT)
+
+
 @blow("hang the run")
 def hang_run(running: Running, rng: random.Random) -> bool:
     """The run's own process is stopped for longer than a call may take, and goes on."""
@@ -94,7 +109,7 @@ def _room(running: Running) -> None:
     """What cannot begin on a full disk says so too; then there is room again."""
     if running.disk.mounted:
         running.start()
-        if (code := running.end()) != 1 or not re.search(_NO_ROOM, running.last) or "Traceback" in running.said:
+        if (code := running.end()) != 1 or not re.search(_NO_ROOM, running.sentence) or running.tracebacks:
             raise AssertionError(f"begun on a full disk, the run ended with {code} and said:\n{running.said}")
     running.disk.clear()
 
@@ -108,11 +123,7 @@ def fill_disk(running: Running, rng: random.Random) -> bool:
     return True
 
 
-def _met(running: Running) -> bool:
-    """Wait for a worker; False where the run ends without another."""
-    try:
-        until(lambda: running.workers or running.over, PATIENCE, "worker process", running.life)
-    except Hang:
-        if not running.over:
-            raise
-    return bool(running.workers)
+def _met(running: Running, who: Literal["workers", "ranks"] = "workers") -> bool:
+    """Wait for such processes; False where the run ends without another."""
+    until(lambda: getattr(running, who) or running.over, PATIENCE, f"process of its {who}", running.life)
+    return bool(getattr(running, who))

@@ -19,6 +19,8 @@ PATIENCE = 120.0
 """Seconds without a new line of metrics or log that count as a hang."""
 GOING = 8.0  # seconds for what a run has started to be gone after it
 _WORKER = "agentdistill.pool_child"
+_TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
+_TORCHRUNS_OWN = ("ChildFailedError", "SignalException")  # how torchrun ends when what it started has failed, or it was told to
 
 
 class Running:
@@ -29,14 +31,18 @@ class Running:
         disk: where its folder is.
         logs: for what it prints: the path without its end, `-1.log` for the first start.
         options: overrides of the experiment.
+        ranks: trainer ranks under torchrun; 0: one process.
         forks: starts the command in a fork of what has imported everything; without, as a user does.
     """
 
     def __init__(
-        self, experiment: Path, disk: Disk, logs: Path, options: Sequence[str] = (), forks: Forks | None = None
+        self, experiment: Path, disk: Disk, logs: Path, options: Sequence[str] = (), ranks: int = 0,
+        forks: Forks | None = None,
     ) -> None:  # fmt: skip
         self.out, self.disk, self.mark, self.starts = disk.folder / "run", disk, uuid.uuid4().hex, 0
         self._words = ["train", str(experiment), "--out", str(self.out), "--resume", *options]
+        launcher = [*_TORCHRUN, str(ranks), "-m", "agentdistill"] if ranks else ["agentdistill.cli"]
+        self._command = [sys.executable, "-m", *launcher]
         self._logs, self._forks = logs, forks
         self._pid, self._code = 0, None if forks is None else 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,7 +54,7 @@ class Running:
             self._code, self._pid = None, self._forks.start(self._words, str(self.log), **{MARK: self.mark})
             return
         variables = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | dict(os.environ) | {MARK: self.mark}
-        words = [sys.executable, "-m", "agentdistill.cli", *self._words]
+        words = [*self._command, *self._words]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables)
         self._pid = self._process.pid
@@ -74,6 +80,12 @@ class Running:
         return [each for each in self.processes if any(_WORKER in word for word in each.words)]
 
     @property
+    def ranks(self) -> list[Process]:
+        """Trainer ranks that torchrun started."""
+        mine = [each for each in self.processes if "RANK" in each.variables]
+        return [each for each in mine if not any(_WORKER in word for word in each.words)]
+
+    @property
     def lines(self) -> int:
         """Lines of metrics so far."""
         path = self.out / "metrics.jsonl"
@@ -92,9 +104,16 @@ class Running:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     @property
-    def last(self) -> str:
-        """The last line of it."""
-        return self.said.strip().rpartition("\n")[2]
+    def sentence(self) -> str:
+        """The last line of it that is the command's own."""
+        own = [line for line in self.said.splitlines() if line.startswith("agentdistill: ")]
+        return own[-1] if own else ""
+
+    @property
+    def tracebacks(self) -> list[str]:
+        """Those in it, but for torchrun's own."""
+        found = self.said.split("Traceback (most recent call last)")[1:]
+        return [each for each in found if not any(name in each for name in _TORCHRUNS_OWN)]
 
     def life(self) -> tuple[int, int]:
         """A sign of life: it changes while the run goes on."""
