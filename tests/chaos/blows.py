@@ -12,8 +12,9 @@ from typing import Literal
 from tests.chaos.machine import until
 from tests.chaos.running import PATIENCE, Running
 
-TIMEOUT = 3.0
-"""Seconds of `env.timeout` in the harness's experiments; a hang is longer."""
+TIMEOUT = 8.0
+"""Seconds of `env.timeout` in the harness's experiments: more than a busy machine takes to make a game."""
+HANG = 1.2 * TIMEOUT
 _NO_ROOM = "^agentdistill: .*(room|space)"
 Strike = Callable[[Running, random.Random], bool]
 
@@ -66,7 +67,7 @@ def kill_environments(running: Running, rng: random.Random) -> bool:
 @blow("hang an environment")
 def hang_environment(running: Running, rng: random.Random) -> bool:
     """A worker is stopped for longer than a call may take."""
-    return _met(running) and rng.choice(running.workers).pause(1.5 * TIMEOUT)
+    return _met(running) and rng.choice(running.workers).pause(HANG)
 
 
 @blow("kill a rank", codes=(1,), says="(is|are) lost", ranks=True)
@@ -78,13 +79,13 @@ def kill_rank(running: Running, rng: random.Random) -> bool:
 @blow("hang a rank", ranks=True)
 def hang_rank(running: Running, rng: random.Random) -> bool:
     """One stands still, not for as long as the others wait."""
-    return _met(running, "ranks") and rng.choice(running.ranks).pause(1.5 * TIMEOUT)
+    return _met(running, "ranks") and rng.choice(running.ranks).pause(HANG)
 
 
 @blow("hang the run")
 def hang_run(running: Running, rng: random.Random) -> bool:
     """The run's own process is stopped for longer than a call may take, and goes on."""
-    return running.main is not None and running.main.pause(1.5 * TIMEOUT)
+    return running.main is not None and running.main.pause(HANG)
 
 
 @blow("kill the run", codes=(-signal.SIGKILL,))
