@@ -74,7 +74,9 @@ class EnvSection(Section):
     window: int = Field(2, ge=1, description="turns kept when the context is windowed")
     workers: int = Field(0, ge=0, le=256, description="processes that hold the environments; 0: this one, for fast ones")
     timeout: float = Field(
-        300, gt=0, description="seconds of one call in a worker, which is killed then; nothing stops a call without workers"
+        300,
+        gt=0,
+        description="seconds of a call in a worker, which is killed then and asked once more; no bound without workers",
     )
     recycle: int = Field(200, ge=0, description="episodes after which a worker is replaced; 0: never")
     memory: int = Field(

@@ -4,7 +4,7 @@ A worker is replaced by a new one when it dies, when a call takes too long (it i
 episodes. What its other episodes were is not lost: their questions since the reset are asked again in the new process when
 the next one comes, and must have the same answers, as they do in an environment that is deterministic. So the rollout
 never notices, and what a student has said stays as it was sampled. An episode in which a worker dies `DEATHS` times at one
-question, or whose call takes too long, is at fault itself.
+question, or is too long over it `DELAYS` times, is at fault itself.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from agentdistill.pool_local import Question
 from agentdistill.pool_process import Worker, WorkerGone, WorkerProcess, readable
 
 DEATHS = 3
+DELAYS = 2  # a stopped process, or a machine that was suspended, is late once; a call that never ends, again
 STARTS = 5  # failures to start, one after another, that are taken for chance
 START_TIMEOUT = 300.0
 _MIB = 1 << 20
@@ -32,7 +33,7 @@ _UNRECORDED = ("run_metadata", "system_prompt")  # they change nothing, and are 
 
 
 class EnvironmentTimeout(EnvironmentFault):
-    """A call that took longer than `Workers.timeout`."""
+    """A call that took longer than `Workers.timeout`, `DELAYS` times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Workers:
 
     Attributes:
         count: processes.
-        timeout: seconds of wall time that one call may take.
+        timeout: seconds of wall time that one call may take; beyond, its process is killed and it is asked again, once.
         recycle: episodes after which a process is replaced, before the next batch or episode of a `converse`; 0: never.
         memory: MiB that it and what it has started may use, on Linux (see `WorkerProcess.memory`); it is replaced beyond; 0: no
             bound.
@@ -66,6 +67,7 @@ class _Job:
     past: Sequence[tuple[Question, Any]] = ()
     asked: int = 0  # how much of the past has had its answer
     deaths: int = 0
+    delays: int = 0
     done: bool = False
 
     @property
@@ -372,7 +374,10 @@ class WorkerEnvironments:
         if not ready:
             self._failed_start(seat, f"it was not ready after {START_TIMEOUT:g} s")
         elif job is not None and not job.done:
-            said = f"no answer within {self.workers.timeout:g} s (env.timeout), so its worker process was killed"
+            job.delays += 1
+            if job.delays < DELAYS:
+                return
+            said = f"no answer within {self.workers.timeout:g} s (env.timeout), {DELAYS} times; its worker process was killed"
             fault = EnvironmentTimeout(f"environment '{self.env_id}' timed out in {_named(job.now)}: {said}")
             self._lost(seat, job, fault, talk)
 

@@ -28,6 +28,7 @@ from agentdistill.policies.tiny import tiny_model, train_tokenizer
 from agentdistill.pool import EnvPool
 from agentdistill.rollout import Limits, Rollout
 from tests.training import scored_run
+from tests.undrawn import undrawn as no_picture_is_drawn
 
 torch.set_num_threads(1)
 # How long an example takes says how busy the machine is.
@@ -220,7 +221,15 @@ def make_rollout() -> Callable[..., Rollout]:
     return make
 
 
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Reports without pictures: `pytestmark = pytest.mark.usefixtures("undrawn")`."""
+    with no_picture_is_drawn():
+        yield
+
+
 @pytest.fixture(scope="session")
 def guess_run(tmp_path_factory: pytest.TempPathFactory, registered: None) -> Path:
     """A finished run on the guessing game (see `scored_run`), which no test may change."""
-    return scored_run.play(tmp_path_factory.mktemp("guess") / "run")
+    with no_picture_is_drawn():
+        return scored_run.play(tmp_path_factory.mktemp("guess") / "run")

@@ -1,16 +1,19 @@
 """Runs commands in forks of a process that has imported everything, so that a dozen commands import torch once.
 
-    python -m tests.forking
+    python -m tests.forking [MODULE ...] [--undrawn]
 
 Takes a line of JSON a command, `{"words": [...], "output": FILE, "variables": {...}}`; answers with the process id, and with
 the exit code when that process has ended. The words are `agentdistill …` without the first, or `python FILE`. Nothing has
-started a thread when a process is forked.
+started a thread when a process is forked. With `--undrawn`, reports have no pictures (see
+`tests/undrawn.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +22,7 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
+UNDRAWN = "--undrawn"
 ENVIRONMENT = {
     **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
@@ -30,10 +34,11 @@ class Forks:
 
     Args:
         modules: to be imported before anything is forked, beside the package.
+        undrawn: reports have no pictures (see `tests/undrawn.py`).
     """
 
-    def __init__(self, folder: Path = ROOT, modules: Sequence[str] = ()) -> None:
-        words = [sys.executable, "-m", "tests.forking", *modules]
+    def __init__(self, folder: Path = ROOT, modules: Sequence[str] = (), *, undrawn: bool = False) -> None:
+        words = [sys.executable, "-m", "tests.forking", *modules, *[UNDRAWN] * undrawn]
         self._output = folder / ".output"
         self._process = subprocess.Popen(
             words, cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -52,9 +57,20 @@ class Forks:
         self._process.stdin.flush()
         return self._line()
 
-    def wait(self) -> int:
-        """The exit code of the command, negative for a signal."""
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code of the command, negative for a signal.
+
+        Raises:
+            TimeoutError: after so many seconds.
+        """
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
+            raise TimeoutError
         return self._line()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the command that was begun last goes on."""
+        return not select.select([self._process.stdout], [], [], 0)[0]
 
     def run(self, words: Sequence[str], **variables: str) -> tuple[int, str]:
         """A command to its end: its exit code, and what it printed."""
@@ -101,11 +117,13 @@ if __name__ == "__main__":
 
     import agentdistill.api  # noqa: F401  (what every command imports)
     from agentdistill.cli import main
+    from tests.undrawn import undrawn
 
-    for module in sys.argv[1:]:
+    for module in [each for each in sys.argv[1:] if each != UNDRAWN]:
         importlib.import_module(module)
-    for line in sys.stdin:
-        if not (child := os.fork()):
-            _run(**json.loads(line))
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    with undrawn() if UNDRAWN in sys.argv[1:] else contextlib.nullcontext():
+        for line in sys.stdin:
+            if not (child := os.fork()):
+                _run(**json.loads(line))
+            print(child, flush=True)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

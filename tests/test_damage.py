@@ -13,6 +13,8 @@ import agentdistill as ad
 from agentdistill import api
 from tests.forking import Forks
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 GAME = """
 import agentdistill as ad
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -17,6 +16,8 @@ import agentdistill as ad
 from agentdistill.errors import UserError
 from agentdistill.modules import import_module
 from agentdistill.pool import EnvPool, Workers
+
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
 
 ENVIRONMENT = """
 import random
@@ -102,8 +103,6 @@ def test_a_run_killed_with_its_workers_and_resumed_with_others_is_the_same_to_th
     assert len(workers) == 2
     assert all(gone(pid) for pid in workers)
     monkeypatch.syspath_prepend(str(folder))
-    # Its figures take seconds and are not the matter.
-    monkeypatch.setattr(importlib.import_module("agentdistill.report"), "report", lambda folders: None)
     ad.train(folder / "small.yaml", out=out, resume=True, say=lambda line: None, **{"env.workers": 1})
     ad.train(folder / "small.yaml", out=folder / "whole", say=lambda line: None)
     assert (out / "metrics.jsonl").read_bytes() == (folder / "whole" / "metrics.jsonl").read_bytes()

@@ -288,8 +288,8 @@ def test_a_call_that_hangs_is_a_timeout_of_its_episode_alone(open_pool: Open, ch
     expected = play(open_pool(0), chat, tasks, s1="")
     assert played[1].stop_reason == StopReason.ENV_ERROR
     assert played[1].error == (
-        "environment 'lab/Odds-v0' timed out in step('hang'): no answer within 0.5 s (env.timeout), "
-        "so its worker process was killed"
+        "environment 'lab/Odds-v0' timed out in step('hang'): no answer within 0.5 s (env.timeout), 2 times; "
+        "its worker process was killed"
     )
     assert (played[1].success, played[1].turns) == (False, [])
     assert timeless([t for t in played if t.seed != 1]) == timeless([t for t in expected if t.seed != 1])
@@ -299,14 +299,15 @@ def test_a_call_that_hangs_is_a_timeout_of_its_episode_alone(open_pool: Open, ch
     assert pool.reset(1, 9) == open_pool(0).reset(1, 9)
 
 
-def test_a_stopped_worker_is_a_timeout_too(open_pool: Open) -> None:
-    pool = open_pool(1, {"timeout": 0.5})
-    pool.reset(0, 1)
-    (pid,) = pids(pool)
-    os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(EnvironmentTimeout):
-        pool.step(0, "a")
-    assert not Path(f"/proc/{pid}").exists()
+def test_a_worker_that_stops_is_replaced_and_its_episodes_do_not_notice(open_pool: Open) -> None:
+    pool, quiet = open_pool(1, {"timeout": 0.5}), open_pool(0)
+    for each in (pool, quiet):
+        ask(each, "reset")
+    for message in "abc":
+        (pid,) = pids(pool)
+        os.kill(pid, signal.SIGSTOP)
+        assert ask(pool, "step", message) == ask(quiet, "step", message)
+        assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_fault_is_the_same_sentence_and_ends_the_slots_questions_only(open_pool: Open) -> None:

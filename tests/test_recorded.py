@@ -17,6 +17,8 @@ from agentdistill.errors import UserError
 from agentdistill.pool import EnvPool, Workers
 from agentdistill.recorded import Recorded, read_records, usable, with_expert
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 
 class Lock(ad.TextEnv):
     """Turn the dial to the digits of a number, one at a time; a wrong one breaks it. `expert` gives it one, for even seeds."""

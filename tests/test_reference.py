@@ -22,6 +22,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from agentdistill import api, environment
 from agentdistill.chat import TAG_TEMPLATE
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 PAGE = Path(__file__).parent.parent / "experiments" / "reference.py"
 
 

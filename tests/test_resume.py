@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentdistill.store import Store
+from tests.forking import ROOT, Forks
 
 EXPERIMENT = """
 name: small
@@ -39,11 +41,45 @@ KILLS = int(os.environ.get("AGENTDISTILL_KILLS", "5"))  # 20 by hand
 BRIEF = ["--student.sft.steps", "20", "--teacher.sft.steps", "20", "--train.iterations", "4", "--eval.tasks", "8"]
 
 
-def start(folder: Path, out: Path, *options: str, threads: int = 1) -> subprocess.Popen[bytes]:
-    words = ["train", str(folder / "small.yaml"), "--out", str(out), "--resume", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    log = (folder / f"{out.name}.log").open("ab")
-    return subprocess.Popen([sys.executable, "-m", "agentdistill.cli", *words], stdout=log, stderr=log, env=environment)
+class Run:
+    """`agentdistill train small.yaml --resume`, the file in `folder`, into `out`: begun, and perhaps killed.
+
+    In a fork of a process that has imported everything, which is killed as any other; without `forks` in a new interpreter, as
+    a user has it, for what depends on how one begins.
+    """
+
+    def __init__(self, folder: Path, out: Path, *options: str, forks: Forks | None = None, threads: int = 1) -> None:
+        self.log, self._forks, self._process = folder / f"{out.name}.log", forks, None
+        words = ["train", str(folder / "small.yaml"), "--out", str(out), "--resume", *options]
+        if forks is not None:
+            self.pid = forks.start(words, str(self.log))
+            return
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+        with self.log.open("wb") as log:
+            command = [sys.executable, "-m", "agentdistill.cli", *words]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        self.pid = self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._forks.busy if self._forks is not None else self._process.poll() is None
+
+    def stop(self, number: int) -> None:
+        assert self.running, self.log.read_text()
+        os.kill(self.pid, number)
+
+    def end(self) -> int:
+        return self._forks.wait(300) if self._forks is not None else self._process.wait(timeout=300)
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+        assert self.end() == -signal.SIGKILL
+
+    def finish(self) -> str:
+        """What it said."""
+        code, said = self.end(), self.log.read_text()
+        assert code == 0, said
+        return said
 
 
 def lines(out: Path) -> int:
@@ -77,35 +113,39 @@ def scores(out: Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def forks() -> Iterator[Forks]:
+    with Forks(ROOT, undrawn=True) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     (folder / "small.yaml").write_text(EXPERIMENT)
-    assert start(folder, folder / "whole").wait(timeout=300) == 0, (folder / "whole.log").read_text()
+    Run(folder, folder / "whole", forks=forks).finish()
     return folder
 
 
 @pytest.fixture(scope="module")
-def brief(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def brief(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     folder = tmp_path_factory.mktemp("brief")
     (folder / "small.yaml").write_text(EXPERIMENT)
-    assert start(folder, folder / "whole", *BRIEF).wait(timeout=300) == 0, (folder / "whole.log").read_text()
+    Run(folder, folder / "whole", *BRIEF, forks=forks).finish()
     return folder / "whole"
 
 
-def test_kills_at_random_moments_change_nothing(whole: Path) -> None:
+def test_kills_at_random_moments_change_nothing(whole: Path, forks: Forks) -> None:
     out, rng = whole / "killed", random.Random(0)
     total = lines(whole / "whole")
     goals = sorted(rng.sample(range(2, total - 1), KILLS))  # kill once so many lines are written, and a random moment later
     for goal in goals:
-        process = start(whole, out)
+        run = Run(whole, out, forks=forks)
         deadline = time.monotonic() + 120
-        while lines(out) < goal and process.poll() is None and time.monotonic() < deadline:
+        while lines(out) < goal and run.running and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(rng.random() * 0.3)
-        assert process.poll() is None, (whole / "killed.log").read_text()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert start(whole, out).wait(timeout=300) == 0, (whole / "killed.log").read_text()
+        run.kill()
+    Run(whole, out, forks=forks).finish()
     assert (out / "metrics.jsonl").read_bytes() == (whole / "whole" / "metrics.jsonl").read_bytes()
     for name in ("teacher", "student", "final"):
         assert digest(out / name / "model.safetensors") == digest(whole / "whole" / name / "model.safetensors")
@@ -113,17 +153,17 @@ def test_kills_at_random_moments_change_nothing(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(("stage", "threads"), [("sft-student", 1), ("eval-before", 2)])
-def test_a_kill_right_after_a_stage_changes_no_metric_weight_or_stored_score(brief: Path, stage: str, threads: int) -> None:
+def test_a_kill_right_after_a_stage_changes_no_metric_weight_or_stored_score(
+    brief: Path, forks: Forks, stage: str, threads: int
+) -> None:
     """The next stage goes on from models that were read from disk; also where the machine would take more threads."""
     out, expected = brief.parent / f"after-{stage}", scores(brief)
-    process = start(brief.parent, out, *BRIEF)
-    while stage not in finished(out) and process.poll() is None:
+    run = Run(brief.parent, out, *BRIEF, forks=forks)
+    while stage not in finished(out) and run.running:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    run.kill()
     assert "train" not in finished(out)
-    code, log = start(brief.parent, out, *BRIEF, threads=threads).wait(timeout=300), out.with_suffix(".log").read_text()
-    assert code == 0, log
+    log = Run(brief.parent, out, *BRIEF, forks=forks if threads == 1 else None, threads=threads).finish()
     assert ("1 threads, as when the run began (here it would be 2)" in log) == (threads == 2)
     assert (out / "metrics.jsonl").read_bytes() == (brief / "metrics.jsonl").read_bytes()
     assert digest(out / "final" / "model.safetensors") == digest(brief / "final" / "model.safetensors")
@@ -131,21 +171,21 @@ def test_a_kill_right_after_a_stage_changes_no_metric_weight_or_stored_score(bri
     assert scores(out) == expected
 
 
-def test_a_finished_run_resumed_does_nothing_again_and_says_the_same(whole: Path) -> None:
+def test_a_finished_run_resumed_does_nothing_again_and_says_the_same(whole: Path, forks: Forks) -> None:
     before = (whole / "whole" / "metrics.jsonl").read_bytes()
-    assert start(whole, whole / "whole").wait(timeout=120) == 0
+    Run(whole, whole / "whole", forks=forks).finish()
     assert (whole / "whole" / "metrics.jsonl").read_bytes() == before
 
 
-def test_ctrl_c_stops_with_one_sentence_and_the_run_goes_on_to_the_same_numbers(whole: Path) -> None:
+def test_ctrl_c_stops_with_one_sentence_and_the_run_goes_on_to_the_same_numbers(whole: Path, forks: Forks) -> None:
     out = whole / "interrupted"
-    process = start(whole, out)
-    while lines(out) < 15 and process.poll() is None:
+    run = Run(whole, out)
+    while lines(out) < 15 and run.running:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    log = (whole / "interrupted.log").read_text()
+    run.stop(signal.SIGINT)
+    assert run.end() == 130
+    log = run.log.read_text()
     assert "--resume" in log
     assert "Traceback" not in log
-    assert start(whole, out).wait(timeout=300) == 0
+    Run(whole, out, forks=forks).finish()
     assert (out / "metrics.jsonl").read_bytes() == (whole / "whole" / "metrics.jsonl").read_bytes()

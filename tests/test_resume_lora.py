@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 
+from tests.forking import Forks
 from tests.needs import needs
-from tests.test_resume import digest, lines, start
+from tests.test_resume import Run, digest, lines
 
 needs("peft", "pip install 'agentdistill[lora]'")
 
@@ -29,16 +29,15 @@ eval: {tasks: 4, temperature: 1.0}
 def test_a_kill_in_the_middle_changes_no_metric_and_no_adapter(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(EXPERIMENT)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(tmp_path, whole).wait(timeout=300) == 0, (tmp_path / "whole.log").read_text()
-    goal = lines(whole) - 5  # in the middle of the adapter's training
-    process = start(tmp_path, killed)
-    while lines(killed) < goal and process.poll() is None:
-        time.sleep(0.005)
-    assert process.poll() is None, (tmp_path / "killed.log").read_text()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "final").exists()
-    assert start(tmp_path, killed).wait(timeout=300) == 0, (tmp_path / "killed.log").read_text()
+    with Forks(tmp_path, undrawn=True) as forks:
+        Run(tmp_path, whole, forks=forks).finish()
+        goal = lines(whole) - 5  # in the middle of the adapter's training
+        run = Run(tmp_path, killed, forks=forks)
+        while lines(killed) < goal and run.running:
+            time.sleep(0.005)
+        run.kill()
+        assert not (killed / "final").exists()
+        Run(tmp_path, killed, forks=forks).finish()
     assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     name = "final/adapter_model.safetensors"
     assert digest(killed / name) == digest(whole / name)

@@ -19,6 +19,8 @@ from agentdistill.store import Store
 from agentdistill.training.score import trainable
 from tests.needs import needs
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 EXPERIMENTS = Path(__file__).parent.parent / "experiments" / "smollm2"
 
 

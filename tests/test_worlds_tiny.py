@@ -11,6 +11,8 @@ from agentdistill import api, environment
 from agentdistill.registration import BUILT_IN
 from tests.needs import needs_environment
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 ROOT = Path(__file__).parent.parent / "experiments"
 # How the demonstrations of either model turn out, and how a training task's name begins.
 WORLDS = {

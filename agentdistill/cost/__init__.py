@@ -117,7 +117,7 @@ def estimate(config: Experiment, where: str = HERE, episodes: str | Path | None 
         where: `here`, or a device by name.
         episodes: a run whose episodes are taken for this one's; the longest allowed ones by default.
     """
-    lengths = allowed(config) if episodes is None else like(episodes)
+    lengths = allowed(config) if episodes is None else like(episodes, config.train.token_budget)
     models, work = models_of(config), work_of(config, lengths)
     meter: Meter
     if where == HERE:

@@ -68,11 +68,11 @@ def memory(config: Experiment, models: Models, work: Work, *, base: float, gpu: 
     kept = _WIDTH * student.parameters + _WIDTH * _MOMENTS * trained
     frozen = _WIDTH * sum(each.parameters for each in models.scorers)
     lengths = work.lengths
-    batch = min(float(config.train.token_budget), work.read)
+    batch = min(float(config.train.token_budget), work.passed)
     answers = _WIDTH * work.written * sum(each.width for each in models.asked)
     chunk = _WIDTH * (CHUNK_ELEMENTS_GPU if gpu else CHUNK_ELEMENTS)
     seen = [student, *models.asked]
-    playing = _WIDTH * student.cached_numbers * work.episodes * math.ceil(lengths.read / 64) * 64
+    playing = _WIDTH * student.cached_numbers * work.episodes * math.ceil(lengths.context / 64) * 64
     playing += _SAMPLED * work.episodes * student.vocabulary
     passing = _PASSING * _WIDTH * batch * max(int(each.config.intermediate_size) for each in seen)
     scoring = passing + answers + _CHUNKS * chunk
@@ -107,18 +107,18 @@ def peak(parts: dict[str, float]) -> float:
 def seconds(models: Models, work: Work, meter: Meter) -> dict[str, float]:
     """Seconds of one iteration, by what they are spent on."""
     lengths, student = work.lengths, models.student
-    length = max(2, round(lengths.read))
-    given = max(0.0, work.read - work.written)
+    length = lengths.context
+    given = max(0.0, work.passed - work.written)
     # A turn lasts as long as the longest of its messages: between the mean one and an episode's longest.
     steps = (lengths.written + lengths.turns * lengths.longest) / 2
-    decoding = steps * meter.decode(student, work.episodes, round(lengths.read / 2))
+    decoding = steps * meter.decode(student, work.episodes, max(1, length // 2))
     reading = meter.score(student, given, length, 0.0) if given else 0.0
     asked: Sequence[Shape] = (*models.asked, student) if work.own_pass else models.asked
     return {
         "generate": decoding + reading,
         "environment": work.episodes * lengths.turns * lengths.environment,
-        "score": sum(meter.score(each, work.read, length, work.written) for each in asked),
-        "update": work.student_passes * meter.train(student, work.read, length, work.written),
+        "score": sum(meter.score(each, work.passed, length, work.written) for each in asked),
+        "update": work.student_passes * meter.train(student, work.passed, length, work.written),
     }
 
 

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 from agentdistill.config import Experiment
 from agentdistill.errors import UserError
 from agentdistill.evaluation import open_run
+from agentdistill.policies.shared import computed
 from agentdistill.report.data import load_run, number
 from agentdistill.signals import Method, TokenTable
+from agentdistill.trajectory import Trajectory
 
 _BATCH = "iter-"
 _EPISODES = 256
@@ -30,6 +32,9 @@ class Lengths:
         read: tokens that a pass over it reads: all of its contexts, each once.
         environment: seconds that the environment takes for a turn, resets included.
         source: where these numbers are from.
+        contexts: sequences that it consists of, more than one where prompts do not extend what came before.
+        passed: tokens that a training pass computes for one that it reads: rows as long as the longest beside them make it
+            more, beginnings that episodes have in common less.
     """
 
     turns: float
@@ -38,6 +43,13 @@ class Lengths:
     read: float
     environment: float
     source: str
+    contexts: float = 1.0
+    passed: float = 1.0
+
+    @property
+    def context(self) -> int:
+        """Tokens of a sequence."""
+        return max(2, round(self.read / self.contexts))
 
 
 def allowed(config: Experiment) -> Lengths:
@@ -48,28 +60,41 @@ def allowed(config: Experiment) -> Lengths:
     return Lengths(turns, written, message, read, 0.0, "as long as the experiment allows, which real ones seldom are")
 
 
-def like(folder: str | Path) -> Lengths:
+def like(folder: str | Path, budget: int) -> Lengths:
     """The episodes of a run that was made: its last stored iterations, or whatever it holds, and the time environments took.
+
+    Args:
+        budget: tokens of one training pass.
 
     Raises:
         UserError: when there is no such run, or it holds no episode with student tokens.
     """
     store = open_run(folder)
     names = [each for each in store.batches() if each.startswith(_BATCH)] or store.batches()
-    played = []
+    played, passed = list[Trajectory](), 0
     for name in reversed(names):
-        played += [each for each in store.trajectories(name, ()) if each.n_action_tokens]
+        batch = [each for each in store.trajectories(name, ()) if each.n_action_tokens]
+        passed += computed([ids for each in batch for ids in _contexts(each)], budget)
+        played += batch
         if len(played) >= _EPISODES:
             break
     if not played:
         raise UserError(f"'{folder}' holds no stored episode that a student played, so their lengths are not known")
     turns = float(np.mean([len(each.turns) for each in played]))
     longest = [max(len(turn.action_ids) for turn in each.turns) for each in played]
+    contexts = [_contexts(each) for each in played]
+    read = sum(len(ids) for each in contexts for ids in each)
     return Lengths(
-        turns, float(np.mean([each.n_action_tokens for each in played])), float(np.mean(longest)),
-        float(np.mean([len(each.stream().ids) for each in played])), _environment(Path(folder), turns),
-        f"{len(played)} stored episodes of {folder}",
+        turns, float(np.mean([each.n_action_tokens for each in played])), float(np.mean(longest)), read / len(played),
+        _environment(Path(folder), turns), f"{len(played)} stored episodes of {folder}",
+        sum(map(len, contexts)) / len(played), passed / read,
     )  # fmt: skip
+
+
+def _contexts(trajectory: Trajectory) -> list[list[int]]:
+    """The sequences of ids that an episode consists of."""
+    stream = trajectory.stream()
+    return [stream.ids[stream.segment == each].tolist() for each in range(int(stream.segment[-1]) + 1)]
 
 
 def _environment(folder: Path, turns: float) -> float:
@@ -113,8 +138,13 @@ class Work:
         return self.episodes * self.lengths.read
 
     @property
+    def passed(self) -> float:
+        """Tokens that a training pass over all episodes computes."""
+        return self.read * self.lengths.passed
+
+    @property
     def written(self) -> float:
-        """The student's among them."""
+        """The student's among those that are read."""
         return self.episodes * self.lengths.written
 
 

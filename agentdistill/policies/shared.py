@@ -68,6 +68,11 @@ def budget_batches(sequences: Sequence[list[int]], budget: int, share: bool = Tr
     return min(cuts, key=cost)
 
 
+def computed(sequences: Sequence[list[int]], budget: int) -> int:
+    """Tokens that passes over sequences compute: rows as long as the longest of their group, common beginnings once."""
+    return sum(_cost(_shape(sequences, group)) for group in budget_batches(sequences, budget))
+
+
 Shape = tuple[int, int, int]
 """Rows, their longest, and what they have in common."""
 

@@ -102,12 +102,15 @@ def _drawn(draw: Draw, theme: Theme, size: tuple[float, float], kinds: Sequence[
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks is drawn as boxes
         figure = Figure(figsize=size, dpi=160, layout="constrained")
         draw(figure, theme)
+        # Laid out here and once: matplotlib would draw everything once more for it, and for each kind.
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         out = []
         for kind in kinds:  # without dates and versions: the same numbers give the same file
             sink = io.BytesIO()
             figure.savefig(sink, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None, "Creator": None})
             out.append(sink.getvalue())
-            figure.set_layout_engine("none")  # the second kind keeps the places that were found for the first
     return out
 
 

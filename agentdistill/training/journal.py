@@ -18,12 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from safetensors import SafetensorError
-
 from agentdistill.durable import digest, replace, sync
 from agentdistill.errors import UserError
 from agentdistill.training.integrity import RESTORE, seal, verify
 from agentdistill.training.progress import Checkpoint, Log, Progress, damaged, read_progress, untouched
+from agentdistill.training.state import writing
 
 LOGS: tuple[Log, ...] = ("metrics.jsonl", "timings.jsonl")
 
@@ -112,19 +111,17 @@ class Journal:
         parent = self.folder / "checkpoints"
         target, partial = parent / f"{stage}-{step:06d}", parent / f".{stage}-{step:06d}.partial"
         try:
-            for stale in (partial, target):
-                shutil.rmtree(stale, ignore_errors=True)
-            partial.mkdir(parents=True)
-            save(partial)
-            files = seal(partial, [partial])
-            partial.rename(target)
-            sync(parent)
-        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as Python, torch and safetensors say it
+            with writing(f"checkpoint '{target}'"):
+                for stale in (partial, target):
+                    shutil.rmtree(stale, ignore_errors=True)
+                partial.mkdir(parents=True)
+                save(partial)
+                files = seal(partial, [partial])
+                partial.rename(target)
+                sync(parent)
+        except UserError:
             shutil.rmtree(partial, ignore_errors=True)
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"checkpoint '{target}' could not be written: {reason}; free some space, then go on with --resume"
-            ) from error
+            raise
         self._commit(checkpoint={"stage": stage, "step": step, "files": files, "state": dict(state)})
         self._sweep()
 
@@ -168,7 +165,7 @@ class Journal:
             with (self.folder / name).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            raise UserError(f"'{self.folder / name}' could not be written: {error.strerror}") from error
+            raise UserError(_refused(self.folder / name, error)) from error
         self.heard()
 
     def _commit(self, **changes: Any) -> None:
@@ -219,7 +216,11 @@ def write_atomic(path: Path, text: str) -> None:
     try:
         replace(path, text.encode())
     except OSError as error:
-        raise UserError(f"'{path}' could not be written: {error.strerror}") from error
+        raise UserError(_refused(path, error)) from error
+
+
+def _refused(path: Path, error: OSError) -> str:
+    return f"'{path}' could not be written: {error.strerror}; make room or access there, then go on"
 
 
 def _finite(value: Any) -> Any:

@@ -50,7 +50,7 @@ from agentdistill.training.meta import record_environment, record_session, run_i
 from agentdistill.training.panel import Panel
 from agentdistill.training.reported import keep_panel, panel_of, reported_name, reported_tasks
 from agentdistill.training.sft import supervise
-from agentdistill.training.state import copy_into, save_model
+from agentdistill.training.state import copy_into, save_model, writing
 from agentdistill.training.stored_check import check_stored
 from agentdistill.training.teachers import MovingAverage, frozen_copy, is_elsewhere
 from agentdistill.training.trainer import LocalTrainer, Opener
@@ -244,7 +244,8 @@ class Session:
             texts = [transcript(t) for t in shown] + [self.pool.system_prompt(0)]
             if not self.view.extends:  # its prompts have words of their own
                 texts += [any_chat.decode(turn.prompt_ids) for t in shown for turn in t.turns]
-            train_tokenizer(texts, self.config.tokenizer_vocab).save_pretrained(path)
+            with writing(f"tokenizer '{path}'"):
+                train_tokenizer(texts, self.config.tokenizer_vocab).save_pretrained(path)
             self.journal.finish("tokenizer", path)
         try:
             return AutoTokenizer.from_pretrained(path, local_files_only=True)

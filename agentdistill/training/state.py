@@ -123,6 +123,24 @@ def require_finite(lm: CausalLM, ids: Sequence[int], where: str, rate: str) -> N
     raise UserError(f"{where} left {what}; nothing of it was saved. Lower {rate}, and start again with another --out")
 
 
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """What a disk that is full, or refuses, makes of writing a model, as one sentence.
+
+    Python says it by an OSError, torch by a RuntimeError, safetensors by its own, and tokenizers by a bare Exception.
+
+    Raises:
+        UserError: naming `what` was written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError | RuntimeError | SafetensorError) and type(error) is not Exception:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{what} could not be written: {reason}; free some space, then go on with --resume") from error
+
+
 def save_model(folder: Path, lm: CausalLM) -> None:
     """Write a model and its tokenizer as a folder for `load_model`, whole or not at all.
 
@@ -131,14 +149,12 @@ def save_model(folder: Path, lm: CausalLM) -> None:
     """
     partial = folder.with_name(f".{folder.name}.partial")
     try:
-        for stale in (partial, folder):
-            shutil.rmtree(stale, ignore_errors=True)
-        hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bars garble a log file
-        lm.save(partial)
-        partial.rename(folder)
-    except (OSError, RuntimeError, SafetensorError) as error:
+        with writing(f"model folder '{folder}'"):
+            for stale in (partial, folder):
+                shutil.rmtree(stale, ignore_errors=True)
+            hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bars garble a log file
+            lm.save(partial)
+            partial.rename(folder)
+    except UserError:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"model folder '{folder}' could not be written: {reason}; free some space, then use --resume"
-        ) from error
+        raise

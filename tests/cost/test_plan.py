@@ -18,6 +18,8 @@ from agentdistill.cost.work import Lengths, allowed, like, reads_early, work_of
 from agentdistill.signals import Method
 from tests.training.test_run import BASE, run
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 LARGE: dict[str, Any] = {
     "env": {"id": "agentdistill/ALFWorld-v0"}, "student": {"model": "lab/Small-1.5B"}, "teacher": {"model": "lab/Large-7B"},
 }  # fmt: skip
@@ -100,11 +102,22 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_lengths_are_those_of_a_run_that_was_made(played: Path) -> None:
-    found, items = like(played), [t for name in ("iter-000001", "iter-000002") for t in ad.load_run(played).read(name)]
+    found, items = like(played, 1), [t for name in ("iter-000001", "iter-000002") for t in ad.load_run(played).read(name)]
     assert found.turns == pytest.approx(sum(len(t.turns) for t in items) / len(items))
     assert found.written == pytest.approx(sum(t.n_action_tokens for t in items) / len(items))
     assert found.read == pytest.approx(sum(len(t.stream().ids) for t in items) / len(items))
     assert 0 < found.environment < 1
+    assert (found.contexts, found.passed) == (1, 1)  # a sequence an episode, and by itself in a pass of one token
+    together = like(played, 10**6)
+    lengths = [[len(t.stream().ids) for t in ad.load_run(played).read(name)] for name in ("iter-000001", "iter-000002")]
+    assert together.passed == sum(len(batch) * max(batch) for batch in lengths) / sum(map(sum, lengths))  # too short to share
+
+
+def test_a_window_makes_several_short_contexts_of_an_episode(tmp_path: Path) -> None:
+    folder = run(tmp_path / "r", **{"train.iterations": 1, "eval.every": 0, "env.overflow": "window", "env.max_context": 64})[0]
+    found, played = like(folder, 1), ad.load_run(folder).read("iter-000001")
+    assert found.contexts == sum(1 + sum(turn.fresh for turn in t.turns[1:]) for t in played) / len(played) > 1
+    assert found.context == round(found.read / found.contexts) <= 64
     assert allowed(ad.experiment(BASE)).read >= found.read
 
 

@@ -16,6 +16,8 @@ from agentdistill.policies.load import load_model
 from agentdistill.policies.model import CausalLM
 from tests.engines.wired import Answer, serving
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 NEEDED = ("experiment", "vocabulary", "environment", "tasks", "chat template", "models", "engines", "teacher parity")
 
 

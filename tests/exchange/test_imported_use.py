@@ -17,6 +17,8 @@ from agentdistill.errors import UserError
 from agentdistill.store import Store
 from tests.training.scored_run import RUN, iterations, measured
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 
 def quiet(_: str) -> None:
     """Takes lines of progress."""

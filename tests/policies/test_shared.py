@@ -50,6 +50,15 @@ def test_batches_cover_every_sequence_once_within_the_budget(sequences: list[lis
         assert len(batch) == 1 or len(batch) * max(len(sequences[i]) for i in batch) <= budget
 
 
+@pytest.mark.parametrize("budget", [1, 40, 64, 1000])
+def test_what_is_said_to_be_computed_is_what_goes_through_the_model(
+    lm: CausalLM, passes: list[tuple[int, ...]], budget: int
+) -> None:
+    sequences = rows(20, 5, 9, 3, 7)
+    TransformersScorer(lm, budget=budget).score([ScoreRequest(ids, [len(ids) - 1]) for ids in sequences])
+    assert computed(sequences, budget) == sum(rows * columns for rows, columns in passes)
+
+
 @given(st.lists(st.lists(st.integers(1, 2), max_size=8), min_size=1, max_size=6))
 def test_the_common_beginning_is_the_longest_that_all_share(sequences: list[list[int]]) -> None:
     n = common_prefix(sequences)

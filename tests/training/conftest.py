@@ -17,6 +17,11 @@ from agentdistill.trajectory import Trajectory
 TASKS = [Task(5, 1, 0), Task(5, 2, 0, prefix=("99", "98")), Task(6, 3, 1), Task(6, 4, 1, max_turns=1), Task(7, 5, 2)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _reports_are_not_the_matter(undrawn: None) -> None:
+    """No test of training looks at a picture."""
+
+
 @pytest.fixture(scope="session")
 def play(make_lm: Callable[[int], CausalLM]) -> Callable[..., list[Trajectory]]:
     """Roll out `TASKS` with the student of a seed; task 7's environment breaks at its second step."""

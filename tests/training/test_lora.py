@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +46,6 @@ def run(out: Path, **changes: Any) -> tuple[Path, list[str]]:
 def warm(folder: Path) -> dict[str, Any]:
     """Starts from another run's student."""
     return {"student.model": str(folder / "student"), "student.sft": None}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_figures() -> Iterator[None]:
-    """No report: it takes longer than the runs, and its tests are elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agentdistill.report.report", lambda runs: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from agentdistill.errors import UserError
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.tiny import tiny_model
 from agentdistill.training.optim import adamw, apply_step
-from agentdistill.training.state import load_state, require_finite, save_state
+from agentdistill.training.state import load_state, require_finite, save_state, writing
 
 Maker = Callable[[int], CausalLM]
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -93,3 +93,16 @@ def test_finite_weights_that_overflow_inside_the_model_are_refused(make_lm: Make
     lm.model.get_parameter("model.norm.weight").data.fill_(3e38)
     with pytest.raises(UserError, match="step 1 left a model whose logits are not finite"):
         require_finite(lm, [5, 6, 7], "step 1", "train.lr")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])  # tokenizers writes one, Transformers the other
+def test_a_full_disk_is_one_sentence_by_whichever_library_it_is_met(make_lm: Maker, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/dev/full")
+    said = r"^tokenizer 't' could not be written: .*o space left on device.*; free some space, then go on with --resume$"
+    with pytest.raises(UserError, match=said), writing("tokenizer 't'"):
+        make_lm(0).tokenizer.save_pretrained(tmp_path)
+
+
+def test_what_is_no_matter_of_the_disk_is_no_sentence_of_it() -> None:
+    with pytest.raises(ZeroDivisionError), writing("x"):
+        1 / 0  # noqa: B018

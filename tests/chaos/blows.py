@@ -1,0 +1,130 @@
+"""The blows: what can befall a run. A new one is a function of the running thing, registered by a name."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.chaos.machine import until
+from tests.chaos.running import PATIENCE, Running
+
+TIMEOUT = 8.0
+"""Seconds of `env.timeout` in the harness's experiments: more than a busy machine takes to make a game."""
+HANG = 1.2 * TIMEOUT
+_NO_ROOM = "^agentdistill: .*(room|space)"
+Strike = Callable[[Running, random.Random], bool]
+
+
+@dataclass(frozen=True)
+class Blow:
+    """One kind.
+
+    Attributes:
+        strike: does it; False where there was nothing to strike, or it is over.
+        codes: exit codes of a run that ends by it; none: the run goes on as if nothing had happened.
+        says: the last sentence of such a run, as a regular expression.
+        mend: what has to be done before it can go on.
+        ranks: whether it is for runs on several trainer ranks alone.
+    """
+
+    name: str
+    strike: Strike
+    codes: tuple[int, ...] = ()
+    says: str = ""
+    mend: Callable[[Running], None] = lambda running: None
+    ranks: bool = False
+
+
+BLOWS: dict[str, Blow] = {}
+
+
+def blow(name: str, **how: object) -> Callable[[Strike], Strike]:
+    """Register a function as a blow; the rest as in `Blow`."""
+
+    def register(strike: Strike) -> Strike:
+        BLOWS[name] = Blow(name, strike, **how)  # type: ignore[arg-type]
+        return strike
+
+    return register
+
+
+@blow("kill an environment")
+def kill_environment(running: Running, rng: random.Random) -> bool:
+    """A worker dies, at work, at rest or while it starts."""
+    return _met(running) and rng.choice(running.workers).signal(signal.SIGKILL)
+
+
+@blow("kill all environments")
+def kill_environments(running: Running, rng: random.Random) -> bool:
+    """All workers die at once, as the kernel ends them when memory is short."""
+    return _met(running) and [each.signal(signal.SIGKILL) for each in running.workers].count(True) > 0
+
+
+@blow("hang an environment")
+def hang_environment(running: Running, rng: random.Random) -> bool:
+    """A worker is stopped for longer than a call may take."""
+    return _met(running) and rng.choice(running.workers).pause(HANG)
+
+
+@blow("kill a rank", codes=(1,), says="(is|are) lost", ranks=True)
+def kill_rank(running: Running, rng: random.Random) -> bool:
+    """One trainer rank dies, the first or another; the others end with it."""
+    return _met(running, "ranks") and rng.choice(running.ranks).signal(signal.SIGKILL)
+
+
+@blow("hang a rank", ranks=True)
+def hang_rank(running: Running, rng: random.Random) -> bool:
+    """One stands still, not for as long as the others wait."""
+    return _met(running, "ranks") and rng.choice(running.ranks).pause(HANG)
+
+
+@blow("hang the run")
+def hang_run(running: Running, rng: random.Random) -> bool:
+    """The run's own process is stopped for longer than a call may take, and goes on."""
+    return running.main is not None and running.main.pause(HANG)
+
+
+@blow("kill the run", codes=(-signal.SIGKILL,))
+def kill_run(running: Running, rng: random.Random) -> bool:
+    """`kill -9`, or a power cut."""
+    return running.main is not None and running.main.signal(signal.SIGKILL)
+
+
+@blow("terminate the run", codes=(130,), says="agentdistill: stopped")
+def terminate_run(running: Running, rng: random.Random) -> bool:
+    """A cluster takes the machine back."""
+    return running.main is not None and running.main.signal(signal.SIGTERM)
+
+
+@blow("interrupt the run", codes=(130,), says="agentdistill: stopped")
+def interrupt_run(running: Running, rng: random.Random) -> bool:
+    """Ctrl-C."""
+    return running.main is not None and running.main.signal(signal.SIGINT)
+
+
+def _room(running: Running) -> None:
+    """What cannot begin on a full disk says so too; then there is room again."""
+    if running.disk.mounted:
+        running.start()
+        if (code := running.end()) != 1 or not re.search(_NO_ROOM, running.sentence) or running.tracebacks:
+            raise AssertionError(f"begun on a full disk, the run ended with {code} and said:\n{running.said}")
+    running.disk.clear()
+
+
+@blow("fill the disk", codes=(1,), says=_NO_ROOM, mend=_room)
+def fill_disk(running: Running, rng: random.Random) -> bool:
+    """Nothing more can be written, or some thousand bytes only: the run ends at the next file, wherever that is."""
+    if running.main is None:
+        return False
+    running.disk.fill(running.main.pid, rng.choice([0, 0, 4 << 10, 64 << 10, 256 << 10]))
+    return True
+
+
+def _met(running: Running, who: Literal["workers", "ranks"] = "workers") -> bool:
+    """Wait for such processes; False where the run ends without another."""
+    until(lambda: getattr(running, who) or running.over, PATIENCE, f"process of its {who}", running.life)
+    return bool(getattr(running, who))

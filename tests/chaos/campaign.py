@@ -1,0 +1,205 @@
+"""Runs under blows, one after another, each held against one that nobody disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.blows import BLOWS, TIMEOUT, Blow
+from tests.chaos.checks import end_faults, metrics_faults, same_tasks_faults, store_faults
+from tests.chaos.machine import Disk, Hang, Stopwatch, until
+from tests.chaos.running import PATIENCE, Running
+from tests.forking import Forks
+
+EXPERIMENT = f"""
+name: chaos
+env: {{id: agentdistill/TextWorld-v0, max_turns: 6, max_context: 256, workers: 2, timeout: {TIMEOUT}, recycle: 30}}
+student:
+  model: tiny:32x1
+  sft: {{demonstrations: 12, steps: 12, batch: 4, checkpoint_every: 5, eval_every: 6, eval_tasks: 4}}
+teacher: {{model: tiny:32x1, sft: {{demonstrations: 12, steps: 8, batch: 4, checkpoint_every: 3}}}}
+method: {{preset: sod, clip_high: 0.2}}
+schedule: {{kind: adaptive, start: 2, threshold: 9.0, window: 2}}
+sampling: {{max_tokens: 8}}
+train: {{iterations: 12, tasks: 3, rollouts: 2, minibatches: 2, lr: 1.0e-3, checkpoint_every: 3}}
+eval: {{tasks: 6, every: 4, every_tasks: 4, temperature: 1.0}}
+"""
+TORCHRUNS = 1  # its exit code, however what it started has ended
+SIZE = 48  # MiB of a disk
+EARLY = 0.4  # of the blows that are first after a start fall before there may be metrics
+FIRST, LATER = 0.7, 0.4  # seconds after a start, at least, and after a line, at most
+
+
+@dataclass(frozen=True)
+class Case:
+    """An experiment under blows: what it changes, whether its numbers are to be the undisturbed run's to the bit, and ranks."""
+
+    options: tuple[str, ...] = ()
+    exact: bool = True
+    ranks: int = 0
+
+
+CASES = {
+    "plain": Case(),
+    "overlap": Case(("--engine.overlap", "true", "--method.importance", "truncated")),
+    "adapter": Case(("--student.lora.r", "4", "--teacher", "{model: ema, privileged: true}", "--method", "opsd")),
+    "ranks": Case(("--train.rank_timeout", "60"), ranks=2),
+    "async": Case(("--engine.async_rollouts", "true"), exact=False),
+}
+
+
+@dataclass
+class Tally:
+    """What was done, and what was found."""
+
+    rounds: int = 0
+    starts: int = 0
+    blows: Counter[str] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class Campaign:
+    """Rounds of blows: a round is a run from its start to its end.
+
+    Args:
+        folder: for experiments, logs, and the runs in which something was found.
+        seed: which blows fall, and when.
+        say: takes a line for every blow and every fault.
+        blows: names of those that fall; all by default.
+        forks: see `Running`.
+    """
+
+    def __init__(
+        self, folder: Path, seed: int, say: Callable[[str], None], blows: Sequence[str] = (), forks: Forks | None = None
+    ) -> None:  # fmt: skip
+        self.folder, self.rng, self.say, self.tally = folder, random.Random(seed), say, Tally()
+        self._names, self._forks = list(blows or BLOWS), forks
+        self._bags: dict[Case, list[str]] = {}
+        self._seconds: dict[str, float] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "chaos.yaml").write_text(EXPERIMENT)
+
+    def round(self, name: str, blows: int) -> None:
+        """One run of a case under so many blows; what is found goes into the tally."""
+        whole = self.whole(name)
+        self.tally.rounds += 1
+        label, before = f"round-{self.tally.rounds:03d}-{name}", len(self.tally.faults)
+        with self._run(label, name) as running:
+            try:
+                self._strike(running, CASES[name], whole, blows, self._seconds[name] / 3)
+            except (Hang, AssertionError) as error:
+                where = running.stacks() if isinstance(error, Hang) else ""
+                self._found(running, [f"{error}\n{where}"])
+            self.tally.starts += running.starts
+            if len(self.tally.faults) > before and running.out.exists():
+                running.kill()
+                shutil.copytree(running.out, self.folder / f"{label}-kept")
+
+    def whole(self, name: str) -> Path:
+        """The folder of a case's undisturbed run, which is made once."""
+        folder = self.folder / f"whole-{name}"
+        if name not in self._seconds:
+            with self._run(f"undisturbed-{name}", name) as running:
+                watch = Stopwatch()
+                running.start()
+                if code := running.end():
+                    raise AssertionError(f"the undisturbed run of '{name}' ended with {code}:\n{running.said}")
+                self._seconds[name] = watch.seconds
+                self.say(f"{name}: an undisturbed run takes {self._seconds[name]:.1f} s, {running.lines} lines of metrics")
+                shutil.copytree(running.out, folder)
+        return folder
+
+    @contextlib.contextmanager
+    def _run(self, label: str, name: str) -> Iterator[Running]:
+        """A run of a case on a disk of its own; neither is there afterwards."""
+        with Disk(self.folder / label, SIZE) as disk:
+            case = CASES[name]
+            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, case.options, case.ranks, self._forks)
+            try:
+                yield running
+            finally:
+                running.kill()
+
+    def _strike(self, running: Running, case: Case, whole: Path, blows: int, early: float) -> None:
+        total = (whole / "metrics.jsonl").read_bytes().count(b"\n")
+        running.start()
+        fresh = True
+        for left in range(blows, 0, -1):
+            started = running.starts
+            self._wait(running, total, left, early if fresh else 0.0)
+            if running.over:  # before its time came
+                break
+            self._one(running, case, whole, BLOWS[self._next(case)])
+            fresh = running.starts > started
+        if code := running.end():
+            self._found(running, [f"the run ended with {code} and said:\n{running.said[-2000:]}"])
+            return
+        faults = store_faults(running.out) + _orphaned(running)
+        self._found(running, faults + (end_faults if case.exact else same_tasks_faults)(running.out, whole))
+        if not running.out.joinpath("summary.json").exists():
+            self._found(running, ["it has no summary"])
+
+    def _one(self, running: Running, case: Case, whole: Path, blow: Blow) -> None:
+        """One blow, what holds after it, and on with the run where that was ended by it."""
+        at = running.lines
+        if not blow.strike(running, self.rng):
+            self.tally.missed[blow.name] += 1
+            return
+        self.tally.blows[blow.name] += 1
+        faults = []
+        if blow.codes:
+            code = running.end()
+            known = (*blow.codes, *[TORCHRUNS] * (case.ranks > 0))
+            if code and (code not in known or not re.search(blow.says, running.sentence)):
+                faults.append(f"after '{blow.name}' the run ended with {code} and said last: {running.sentence}")
+            faults += [f"after '{blow.name}' the run said:{each[-3000:]}" for each in running.tracebacks]
+            faults += _orphaned(running)
+        self.say(f"round {self.tally.rounds}, line {at}: {blow.name}")
+        faults += store_faults(running.out, going=not blow.codes)
+        if case.exact:
+            faults += metrics_faults(running.out, whole)
+        self._found(running, faults)
+        if blow.codes and code:
+            blow.mend(running)
+            running.start()
+
+    def _wait(self, running: Running, total: int, left: int, early: float) -> None:
+        """Until a random line of metrics and a moment, or now and then for some of the first seconds after a start."""
+        if early and self.rng.random() < EARLY:
+            seconds = self.rng.uniform(FIRST, max(FIRST, early))
+        else:
+            goal = running.lines + self.rng.randint(1, max(1, (total - running.lines) * 2 // (left + 1)))
+            until(lambda: running.lines >= goal or running.over, PATIENCE, f"line {goal} of metrics", running.life)
+            seconds = self.rng.random() * LATER
+        with contextlib.suppress(Hang):
+            until(lambda: running.over, seconds, "end")
+
+    def _next(self, case: Case) -> str:
+        """Every kind once in random order, then every kind once more, and so on, for each case."""
+        bag = self._bags.setdefault(case, [])
+        if not bag:
+            fitting = [name for name in self._names if case.ranks or not BLOWS[name].ranks]
+            bag += self.rng.sample(fitting, len(fitting))
+        return bag.pop()
+
+    def _found(self, running: Running, faults: list[str]) -> None:
+        for fault in faults:
+            self.tally.faults.append(f"round {self.tally.rounds}: {fault}")
+            self.say(f"FAULT in round {self.tally.rounds} ({running.log}): {fault}")
+
+
+def _orphaned(running: Running) -> list[str]:
+    left = running.orphans()
+    return [f"process {each.pid} outlived the run: {' '.join(each.words)[:200]}" for each in left]
