@@ -11,7 +11,9 @@ in fp32 without gradient checkpointing, with a calculator as its tool. The first
     python benchmarks/against_trl.py --trl trl-venv/bin/python [--turns 1 8 32] [--repeats 3]
 
 Last line JSON: `ratio_N` at N turns, TRL's seconds over ours, the median of the repeats' ratios; `cpu_ratio_N` the same of
-processor time, which says more where the machine has other work; `memory_8`, our peak resident memory over TRL's.
+processor time, which says more where the machine has other work; `memory_8`, our peak resident memory over TRL's. Where memory
+does not hold both sides, `--apart` runs one after the other; where it does not hold TRL's update at all, `ratio_N_at_least` is
+the seconds of its generation alone over those of a whole step of ours.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import json
 import os
 import random
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -255,6 +258,7 @@ def trl(about: dict[str, Any]) -> None:
         def generated(inputs: Any) -> Any:
             out = score(inputs)
             state["generate"] = time.perf_counter() - state["began"]
+            print("GENERATED " + json.dumps(state["generate"]), flush=True)
             ids, mask = (torch.cat([out[f"prompt_{part}"], out[f"completion_{part}"]], 1) for part in ("ids", "mask"))
             state["ids"] = [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
             return out
@@ -269,6 +273,10 @@ def trl(about: dict[str, Any]) -> None:
 
 
 # --------------------------------------------------------------------------------------------- the parent
+
+
+class OutOfMemory(Exception):
+    """The system killed a side in its update, after so many seconds of generating."""
 
 
 class Side:
@@ -289,12 +297,22 @@ class Side:
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
+        generated = 0.0
         for line in self._process.stdout:
             if line.startswith("STEP "):
                 told: dict[str, Any] = json.loads(line[5:])
                 return told
+            if line.startswith("GENERATED "):
+                generated = json.loads(line[10:])
         self._log.flush()
+        if generated and self._process.wait() == -signal.SIGKILL:
+            raise OutOfMemory(generated)
         raise SystemExit(f"side '{self.name}' ended early:\n" + Path(self._log.name).read_text()[-3000:])
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """End it."""
@@ -315,7 +333,12 @@ def compare(trl_python: str, folder: Path, turns: int, options: argparse.Namespa
         sides = [Side(pythons[name], name, about) for name in together]
         for repeat in range(options.repeats + 1):
             for side in sides if repeat % 2 else sides[::-1]:
-                steps[side.name].append(side.step())
+                try:
+                    steps[side.name].append(side.step())
+                except OutOfMemory as error:
+                    if not options.apart or side.name != "trl":
+                        raise SystemExit(f"{turns} turns: memory does not hold side '{side.name}'; try --apart") from error
+                    return at_least(turns, float(error.args[0]), about)
                 said = f"{turns} turns, step {repeat}, load {os.getloadavg()[0]:.1f}: {side.name}"
                 print(f"{said} {json.dumps(steps[side.name][-1])}", flush=True)
         for side in sides:
@@ -332,6 +355,19 @@ def compare(trl_python: str, folder: Path, turns: int, options: argparse.Namespa
         "ids_equal": all(a["ids"] == b["ids"] for a, b in pairs), "tokens": pairs[0][0]["tokens"],
         "loss_gap": max(abs(a["loss"] - b["loss"]) / a["loss"] for a, b in pairs), "loss": pairs[0][0]["loss"],
     }  # fmt: skip
+
+
+def at_least(turns: int, generated: float, about: Path) -> dict[str, Any]:
+    """What can be said where TRL's update does not fit into memory: its generation alone over a whole step of ours.
+
+    Both are first steps, so what warms up is in both.
+    """
+    print(f"{turns} turns: TRL was killed for memory in its update, after {generated:.1f} s of generation", flush=True)
+    side = Side(sys.executable, "ours", about)
+    ours = side.step()
+    print(f"{turns} turns: ours {json.dumps(ours)}", flush=True)
+    side.kill()
+    return {"turns": turns, "at_least": generated / ours["seconds"], "generated": generated, **ours}
 
 
 def main() -> None:
@@ -358,11 +394,13 @@ def main() -> None:
             found[turns] = compare(options.trl, folder, turns, options)
             print(json.dumps(found[turns]), flush=True)
     out: dict[str, Any] = {"benchmark": "against_trl", "batch": BATCH, "repeats": options.repeats}
+    out |= {f"ratio_{turns}_at_least": round(each["at_least"], 3) for turns, each in found.items() if "at_least" in each}
+    found = {turns: each for turns, each in found.items() if "at_least" not in each}
     for turns, each in found.items():
         out |= {f"ratio_{turns}": round(each["ratio"], 3), f"memory_{turns}": round(each["memory"], 3)}
         out |= {f"cpu_ratio_{turns}": round(each["cpu_ratio"], 3)}
     out |= {key: all(each[key] for each in found.values()) for key in ("ids_equal",)}
-    print(json.dumps(out | {"loss_gap": float(f"{max(each['loss_gap'] for each in found.values()):.2g}")}))
+    print(json.dumps(out | {"loss_gap": max((float(f"{each['loss_gap']:.2g}") for each in found.values()), default=None)}))
 
 
 if __name__ == "__main__":
