@@ -107,6 +107,7 @@ def test_lengths_are_those_of_a_run_that_was_made(played: Path) -> None:
     assert found.written == pytest.approx(sum(t.n_action_tokens for t in items) / len(items))
     assert found.read == pytest.approx(sum(len(t.stream().ids) for t in items) / len(items))
     assert 0 < found.environment < 1
+    assert allowed(ad.experiment(BASE)).read >= found.read
     assert (found.contexts, found.passed) == (1, 1)  # a sequence an episode, and by itself in a pass of one token
     together = like(played, 10**6)
     lengths = [[len(t.stream().ids) for t in ad.load_run(played).read(name)] for name in ("iter-000001", "iter-000002")]
