@@ -35,7 +35,7 @@ class RayEngine:
         self._scoring: dict[object, tuple[LanguageModel, Troupe]] = {}
         try:
             wanted = places(section, setup.teachers)
-            self._reservation = Reservation(wanted, spread=section.ray.spread, wait=section.ray.wait)
+            self._reservation = Reservation(wanted, spread=section.ray.spread, wait=section.ray.wait, say=setup.say)
         except BaseException:
             self._cluster.close()
             raise

@@ -137,8 +137,8 @@ class Session:
         """Close environments and give the folder up."""
         self.console.close()
         self.hub.close()
+        self.pool.close()  # its workers may be at an engine's
         self.engines.close()
-        self.pool.close()
         self.journal.close()
         torch.set_num_threads(self._threads)
 
