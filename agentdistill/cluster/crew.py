@@ -135,6 +135,7 @@ class Crew:
         try:
             ticket.answer = ray.get(ticket.ref)
         except RayTaskError as error:
+            self.drop([ticket])
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, UserError):
                 raise cause from error
