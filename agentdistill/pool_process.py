@@ -10,7 +10,7 @@ import subprocess
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from agentdistill import child
 from agentdistill.pool_child import CODE, LENGTH
@@ -26,6 +26,33 @@ _STDERR = 2
 
 class WorkerGone(Exception):
     """The process has ended, or does not take what is sent."""
+
+
+class Worker(Protocol):
+    """What a pool knows of a worker, wherever it is: asked without waiting, heard when its `link` is readable.
+
+    Attributes:
+        ready: whether it has imported what the environment needs; the pool sets it.
+        episodes: resets it was asked for.
+        link: readable when there is something to receive.
+    """
+
+    ready: bool
+    episodes: int
+    link: socket.socket
+
+    @property
+    def memory(self) -> int:
+        """See `WorkerProcess`, as for all that follows."""
+        ...
+
+    def ask(self, questions: Sequence[Question]) -> None: ...  # noqa: D102
+    def receive(self) -> list[tuple[str, Any]]: ...  # noqa: D102
+    def ended(self) -> bool: ...  # noqa: D102
+    def give_up(self) -> None: ...  # noqa: D102
+    def kill(self) -> str: ...  # noqa: D102
+    def hang_up(self) -> None: ...  # noqa: D102
+    def close(self) -> list[str]: ...  # noqa: D102
 
 
 class WorkerProcess:
@@ -162,7 +189,7 @@ class WorkerProcess:
             self.link.settimeout(None)
 
 
-def readable(processes: Sequence[WorkerProcess], seconds: float) -> None:
+def readable(processes: Sequence[Worker], seconds: float) -> None:
     """Wait until one of the processes has something to receive, or has ended; a second at most, or `seconds`."""
     poll = select.poll()
     for process in processes:

@@ -21,7 +21,7 @@ from agentdistill.errors import UserError
 from agentdistill.pool_deal import Deal
 from agentdistill.pool_handover import hand_over
 from agentdistill.pool_local import Question
-from agentdistill.pool_process import WorkerGone, WorkerProcess, readable
+from agentdistill.pool_process import Worker, WorkerGone, WorkerProcess, readable
 
 DEATHS = 3
 DELAYS = 2  # a stopped process, or a machine that was suspended, is late once; a call that never ends, again
@@ -47,6 +47,7 @@ class Workers:
         memory: MiB that it and what it has started may use, on Linux (see `WorkerProcess.memory`); it is replaced beyond; 0: no
             bound.
         modules: what processes import first, by name or `.py` file, beside the module that registers the environment.
+        start: makes a worker of what `hand_over` packed: a process of this machine, or one that somebody else has a place for.
     """
 
     count: int
@@ -54,6 +55,7 @@ class Workers:
     recycle: int = 0
     memory: int = 0
     modules: Sequence[str] = ()
+    start: Callable[[bytes], Worker] = WorkerProcess
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +81,7 @@ class _Seat:
     """The place of one process and its successors."""
 
     queue: deque[_Job] = field(default_factory=deque)
-    process: WorkerProcess | None = None
+    process: Worker | None = None
     sent: deque[_Job] = field(default_factory=deque)  # whose answers are to come: a job for each
     deadline: float = 0.0
     current: set[int] = field(default_factory=set)  # slots whose episode this process has brought to the present
@@ -116,7 +118,7 @@ class WorkerEnvironments:
         self._past: dict[int, list[tuple[Question, Any]]] = {}  # by slot: questions and answers since its reset
 
     @property
-    def processes(self) -> list[WorkerProcess]:
+    def processes(self) -> list[Worker]:
         """The processes there are."""
         return [seat.process for seat in self._seats if seat.process is not None]
 
@@ -241,7 +243,7 @@ class WorkerEnvironments:
         for seat in worn:
             self._stop(seat)
 
-    def _worn(self, process: WorkerProcess) -> bool:
+    def _worn(self, process: Worker) -> bool:
         recycle, memory = self.workers.recycle, self.workers.memory
         return bool((recycle and process.episodes >= recycle) or (memory and process.memory > memory * _MIB))
 
@@ -267,7 +269,7 @@ class WorkerEnvironments:
 
     def _start(self, seat: _Seat) -> None:
         try:
-            seat.process = WorkerProcess(self._packed)
+            seat.process = self.workers.start(self._packed)
         except (OSError, RuntimeError, WorkerGone) as error:
             self._failed_start(seat, f"{type(error).__name__}: {error}")
         seat.deadline = time.monotonic() + START_TIMEOUT
@@ -395,7 +397,7 @@ class WorkerEnvironments:
         return process.kill() if process is not None else ""
 
 
-def _closed(processes: Sequence[WorkerProcess]) -> list[str]:
+def _closed(processes: Sequence[Worker]) -> list[str]:
     """End processes, all at the same time; what they said."""
     for process in processes:
         process.hang_up()

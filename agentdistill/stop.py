@@ -60,9 +60,6 @@ class Stop:
 
 
 command = Stop()
-_MODULE = [word for word in sys.orig_argv[1:4] if word != "-u"][:2]  # torchrun starts Python with -u
-if Path(sys.argv[0] if sys.argv else "").name == "agentdistill" or _MODULE in (
-    ["-m", "agentdistill"],
-    ["-m", "agentdistill.cli"],
-):
+_MODULE = " ".join([word for word in sys.orig_argv[1:4] if word != "-u"][:2])  # torchrun starts Python with -u
+if Path(sys.argv[0] if sys.argv else "").name == "agentdistill" or _MODULE in ("-m agentdistill", "-m agentdistill.cli"):
     command.arm()

@@ -48,7 +48,8 @@ class Ranks:
         self._group = Group(store, rank, world, timeout, place.local)
         waits = timeout if rank == 0 else IDLE
         self._orders = distributed.new_group(backend="gloo", timeout=timedelta(seconds=waits))
-        self._worker = RankWorker(self._group.device)
+        self.device = self._group.device
+        self._worker = RankWorker(self.device)
         self.usable = True
 
     @property
@@ -93,6 +94,8 @@ class Ranks:
                         pass
                 else:
                     distributed.gather_object(_answer(self._worker, method, arguments))
+        except KeyboardInterrupt:  # rank 0's, in the middle of a checkpoint
+            return 1
         except RuntimeError as error:
             if not _broken(error):
                 raise

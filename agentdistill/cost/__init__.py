@@ -19,6 +19,7 @@ from agentdistill.cost.estimate import PHASES, evaluating, memory, models_of, pe
 from agentdistill.cost.meters import Measured, Meter, Roofline
 from agentdistill.cost.work import Lengths, allowed, like, work_of
 from agentdistill.doctor.machine import machine_memory
+from agentdistill.engines.registry import judge
 from agentdistill.engines.section import LOCAL
 
 GIB = 1 << 30
@@ -145,9 +146,10 @@ def _time(seconds: float) -> str:
 
 def _notes(config: Experiment) -> list[str]:
     engine, out = config.engine, []
-    if engine.kind != LOCAL or engine.teacher != LOCAL:
+    if engine.kind != LOCAL or judge(engine).name != LOCAL:
         out.append(
-            "student and teacher are counted as if both were in this process; vLLM is faster, and takes memory of its own"
+            "student and teacher are counted as if both were in this process; vLLM is faster, and takes memory of its own, and "
+            "Ray's actors share the work"
         )
     if engine.overlap:
         out.append("engine.overlap is not counted: it takes a copy of the student's weights, and hides the environments' time")

@@ -19,6 +19,9 @@ from agentdistill.doctor import versions as _versions  # noqa: F401
 from agentdistill.doctor import machine as _machine  # noqa: F401
 
 # isort: split
+from agentdistill.doctor import cluster as _cluster  # noqa: F401
+
+# isort: split
 from agentdistill.doctor import world as _world  # noqa: F401
 
 # isort: split

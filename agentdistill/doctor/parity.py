@@ -12,6 +12,7 @@ import torch
 
 from agentdistill.doctor.base import Finding, check, fail, ok, skipped, warn
 from agentdistill.doctor.patient import SEQUENCES, Patient
+from agentdistill.engines.registry import judge
 from agentdistill.engines.section import LOCAL
 from agentdistill.engines.vllm import dtype_of
 from agentdistill.policies.base import Request, Sample, Sampler, SamplingParams, ScoreRequest
@@ -90,7 +91,7 @@ def teacher_parity(patient: Patient) -> Finding:
         if not gap <= _allowed(patient):
             return fail(
                 f"scores of {role} '{patient.source(role) if role in patient.roles else lm.name}' by engine "
-                f"'{patient.experiment.engine.teacher}' differ from the plain model's by up to {gap:.2g} nats a token; "
+                f"'{judge(patient.experiment.engine).name}' differ from the plain model's by up to {gap:.2g} nats a token; "
                 f"{_diagnosis(theirs, logits, ids)}"
             )
     return ok(f"log-probs within {worst:.1e} nats on {min(SEQUENCES, len(patient.played))} sequences")
@@ -99,7 +100,7 @@ def teacher_parity(patient: Patient) -> Finding:
 def _allowed(patient: Patient) -> float:
     """Nats between two engines' log-probs of a token, by what the experiment's engines compute in."""
     section = patient.experiment.engine
-    served = section.kind != LOCAL or section.teacher != LOCAL
+    served = section.kind != LOCAL or judge(section).name != LOCAL
     return _HALF if served and dtype_of(section.dtype) is not torch.float32 else TOLERANCE
 
 

@@ -74,8 +74,11 @@ class Patient:
         config, lora = self.experiment, self.experiment.student.lora
         rank, context = None if lora is None else lora.r, config.env.max_context
         return Engines(
-            Setup(config.engine, config.train.token_budget, context, tiny_context(config), self.method.top or 0, rank)
-        )
+            Setup(
+                config.engine, config.train.token_budget, context, tiny_context(config), self.method.top or 0, rank,
+                config.elsewhere,
+            )
+        )  # fmt: skip
 
     def scorer(self, role: str) -> TeacherScorer:
         """Who scores for a teacher: this process for one that is made of the student's own weights, or its engine."""

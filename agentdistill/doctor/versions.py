@@ -21,13 +21,14 @@ WINDOWS: dict[str, tuple[str, str]] = {
     "numpy": (">=1.26", "2.4"),
     "peft": (">=0.20", "0.21"),
     "vllm": (">=0.32", "0.33"),
+    "ray": (">=2.50", "2.60"),
     "textworld": ("==1.7.0", "1.7"),
     "alfworld": ("==0.4.2", "0.4"),
     "scienceworld": ("==1.2.3", "1.2"),
     "textworld-express": ("==1.1.0", "1.1"),
 }
 """By package: what pyproject.toml asks for, and the newest release that the tests ran with."""
-OPTIONAL = frozenset({"peft", "vllm", "textworld", "alfworld", "scienceworld", "textworld-express"})
+OPTIONAL = frozenset({"peft", "vllm", "ray", "textworld", "alfworld", "scienceworld", "textworld-express"})
 _PYTHON = ">=3.11,<3.14"
 
 

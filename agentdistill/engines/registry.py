@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from agentdistill.engines.section import LOCAL, EngineSection
 from agentdistill.errors import UserError, nearest
@@ -28,6 +28,7 @@ class Setup:
         scored: tokens of the longest sequence that a teacher is shown; it may be told more than the student.
         top: likeliest ids that the method reads of a teacher's distributions, where it does not need them whole.
         lora: rank of the student's adapter, where it has one.
+        teachers: models that are scored with, those of the student's own weights not counted.
         say: takes progress lines.
     """
 
@@ -37,6 +38,7 @@ class Setup:
     scored: int = 2048
     top: int = 0
     lora: int | None = None
+    teachers: int = 1
     say: Callable[[str], None] = lambda _: None
 
 
@@ -64,6 +66,18 @@ class Engine(Protocol):
         ...
 
 
+class HostingEngine(Engine, Protocol):
+    """An engine that also has places for environments, or for what trains."""
+
+    def worker(self, packed: bytes) -> Any:
+        """A `pool_process.Worker` at a place for environments; `packed` is from `pool_handover.hand_over`."""
+        ...
+
+    def trainer(self, student: CausalLM, config: Any) -> Any:
+        """A `training.trainer.Opener` of a trainer at the places for one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """An engine that experiments may name.
@@ -77,6 +91,9 @@ class EngineSpec:
         install: how that is installed.
         paces: which of `PACE` it can do: take messages up one by one, play while the student is trained.
         makes: whether it can score models that the run makes itself, from scratch or by a supervised stage.
+        scores: whether it scores for teachers, too, where it plays and `engine.teacher` names nobody.
+        hosts: what else it has places for, of `environments` and `trainers`; where it has any, it is a `HostingEngine`.
+        early: whether it is opened when a run begins: what it needs is taken, or refused, before anything is trained.
     """
 
     name: str
@@ -88,6 +105,9 @@ class EngineSpec:
     install: str = ""
     paces: frozenset[str] = frozenset()
     makes: bool = True
+    scores: Callable[[EngineSection], bool] = lambda _: False
+    hosts: Callable[[EngineSection], frozenset[str]] = lambda _: frozenset()
+    early: bool = False
 
     def opened(self, setup: Setup) -> Engine:
         """The engine, ready."""
@@ -133,6 +153,16 @@ register(
         frozenset({"teacher", "topk"}), needs=frozenset({"url"}), makes=False, paces=_ASYNC,
     )
 )  # fmt: skip
+_RAY = "ray"
+register(
+    EngineSpec(
+        _RAY, "agentdistill.cluster.engine:open_ray", frozenset({"address", "ray", "timeout"}),
+        frozenset({"teacher", "distribution"}), package="ray", install="pip install 'agentdistill[ray]'",
+        paces=_ASYNC | {"overlap"}, scores=lambda section: section.ray.teachers > 0,
+        hosts=lambda section: frozenset(name for name in ("environments", "trainers") if getattr(section.ray, name)),
+        early=True,
+    )
+)  # fmt: skip
 SERVER = "vllm-server"
 PACE = ("async_rollouts", "overlap")
 
@@ -147,11 +177,13 @@ def player(section: EngineSection) -> EngineSpec:
 
 
 def judge(section: EngineSection) -> EngineSpec:
-    """The engine that scores for teachers.
+    """The engine that scores for teachers: the one that is named, or the player where none is and it does so too.
 
     Raises:
         UserError: see `player`.
     """
+    if section.teacher == LOCAL and (spec := player(section)).scores(section):
+        return spec
     if is_url(section.teacher):
         return ENGINES[SERVER]
     named = {name for name in ENGINES if name != SERVER}  # that one is named by its address
@@ -204,7 +236,7 @@ class Engines:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._open: dict[str, Engine] = {}
+        self._open: dict[tuple[str, str], Engine] = {}
 
     def sampler(self, lm: LanguageModel, *, cache: bool = True) -> Sampler:
         """Who plays a model: the student by `engine.kind`, and a served teacher where it is served."""
@@ -214,6 +246,32 @@ class Engines:
         """Who scores for a teacher, by `engine.teacher`."""
         return self._judge.scorer(lm, width=width)
 
+    def prepare(self) -> None:
+        """Open those that want to be opened before anything is trained.
+
+        Raises:
+            UserError: when one cannot be.
+        """
+        for spec, engine in ((player, lambda: self._player), (judge, lambda: self._judge)):
+            if spec(self._setup.section).early:
+                engine()
+
+    def worker(self) -> Callable[[bytes], Any] | None:
+        """How the workers of an `EnvPool` are started where an engine has places for them; None: on this machine."""
+        host = self._host("environments")
+        return None if host is None else host.worker
+
+    def trainer(self) -> Callable[[CausalLM, Any], Any] | None:
+        """Who trains (a `training.trainer.Opener`) where an engine has places for that; None: this process."""
+        host = self._host("trainers")
+        return None if host is None else host.trainer
+
+    def _host(self, what: str) -> HostingEngine | None:
+        for spec, engine in ((player, lambda: self._player), (judge, lambda: self._judge)):
+            if what in spec(self._setup.section).hosts(self._setup.section):
+                return cast(HostingEngine, engine())
+        return None
+
     def close(self) -> None:
         """Stop whatever was started."""
         for engine in self._open.values():
@@ -222,19 +280,21 @@ class Engines:
 
     @property
     def _player(self) -> Engine:
-        return self._engine("player", player(self._setup.section), self._setup)
+        return self._engine(player(self._setup.section), self._setup)
 
     @property
     def _judge(self) -> Engine:
         section = self._setup.section
         if is_url(section.teacher):
             section = section.model_copy(update={"url": section.teacher})
-        return self._engine("judge", judge(section), replace(self._setup, section=section))
+        return self._engine(judge(section), replace(self._setup, section=section))
 
-    def _engine(self, role: str, spec: EngineSpec, setup: Setup) -> Engine:
-        if role not in self._open:
-            self._open[role] = spec.opened(setup)
-        return self._open[role]
+    def _engine(self, spec: EngineSpec, setup: Setup) -> Engine:
+        """One engine where the same one plays and scores."""
+        key = spec.name, setup.section.url
+        if key not in self._open:
+            self._open[key] = spec.opened(setup)
+        return self._open[key]
 
 
 def open_engines(setup: Setup) -> Engines:

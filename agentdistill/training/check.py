@@ -132,7 +132,7 @@ def _bounds_nothing(config: Experiment) -> str | None:
     if full and not load_view(env.view).extends:
         return f"env.{full[0]} is for a view that extends one context until it is full, which {env.view!r} does not"
     named = [f"env.{name}" for name in ("timeout", "memory") if getattr(env, name) != type(env).model_fields[name].default]
-    if env.workers or not named:
+    if config.workers or not named:
         return None
     said = " and ".join(named)
     return f"{said} can bound worker processes only, and env.workers is 0, so nothing is bounded; set env.workers to 1 or more"
@@ -180,7 +180,12 @@ def _check_pace(config: Experiment) -> None:
             raise UserError(f"engine.{name} is for episodes that the student plays alone; drop it or the mixed section")
         if getattr(config.engine, name) and config.rollouts is not None:
             raise UserError(f"engine.{name} is for episodes that are played; drop it or the rollouts section")
-    if config.engine.async_rollouts and not config.env.workers:
+    if config.env.workers and config.engine.ray.environments:
+        raise UserError(
+            f"env.workers is {config.env.workers} and engine.ray.environments {config.engine.ray.environments}, and "
+            "environments are in processes of this machine or in actors; set one of them to 0"
+        )
+    if config.engine.async_rollouts and not config.workers:
         raise UserError(
             "engine.async_rollouts needs environments in worker processes, since a step in this one would stop the sampler; "
             "set env.workers to the number of episodes that are played at once"
@@ -297,9 +302,9 @@ def _check_engine(config: Experiment, method: Method) -> None:
     place = config.engine.teacher
     check_section(config.engine)
     roles = {role: section for role, section in config.teacher_roles.items() if not section.own}
-    if place == LOCAL or not roles:
-        return
     spec = judge(config.engine)
+    if spec.name == LOCAL or not roles:
+        return
     wanting = "distribution" in method.needs and "distribution" not in spec.gives
     if wanting and (method.top is None or "topk" not in spec.gives):
         gives = " and ".join(PROVISIONS[each] for each in sorted(spec.gives, reverse=True))

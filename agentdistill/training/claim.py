@@ -10,6 +10,7 @@ from agentdistill import config as config_module
 from agentdistill.config import Experiment
 from agentdistill.durable import digest
 from agentdistill.engines.registry import is_url
+from agentdistill.engines.section import RaySection
 from agentdistill.errors import UserError
 from agentdistill.training.integrity import RESTORE
 from agentdistill.training.journal import write_atomic
@@ -20,11 +21,12 @@ RESULTS = ("checkpoints/[!.]*", "teacher", "student", "final", "evals/*.json", "
 
 # Where environments and servers are, and where numbers are shown, changes no result, so a run may go on with others than it
 # began with. A teacher's server may be another one, too, but not another kind of teacher. How many processes train is no
-# field at all (see `agentdistill.cluster`): it changes rounding only, as the number of a GPU's blocks would.
+# field at all (see `agentdistill.cluster`), and how many actors play and score none that counts: both change rounding only, as
+# the number of a GPU's blocks would, and a cluster that is smaller by now is no reason to begin again.
 FREE = (
     "env.workers", "env.timeout", "env.recycle", "env.memory", "log.backends", "log.project", "log.mode",
-    "engine.url", "engine.timeout", "engine.exchange", "engine.cache", "engine.transfer",
-    "train.activation_checkpointing", "train.rank_timeout",
+    "engine.url", "engine.timeout", "engine.exchange", "engine.cache", "engine.transfer", "engine.address",
+    "train.activation_checkpointing", "train.rank_timeout", *(f"engine.ray.{name}" for name in RaySection.model_fields),
 )  # fmt: skip
 
 

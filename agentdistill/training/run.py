@@ -15,6 +15,7 @@ from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.engines.registry import LanguageModel
 from agentdistill.engines.sampler import EXACT
 from agentdistill.engines.wire import TextOnly
+from agentdistill.errors import UserError
 from agentdistill.intervals import Rate
 from agentdistill.policies.adapter import chosen
 from agentdistill.policies.base import Request, SamplingParams, TeacherScorer
@@ -26,7 +27,10 @@ from agentdistill.training.journal import write_atomic
 from agentdistill.training.panel import ASSIGNMENTS, Panel, Seat
 from agentdistill.training.session import Session
 from agentdistill.training.teachers import DECAY, MovingAverage, own_weights
-from agentdistill.training.trainer import LocalTrainer, Opener
+from agentdistill.training.trainer import LocalTrainer, Opener, TrainerLost
+
+LOSSES = 5
+"""How often what trains may be lost without a checkpoint in between."""
 
 
 @dataclass(slots=True)
@@ -52,11 +56,19 @@ def train(
     Raises:
         UserError: for whatever the user can mend.
     """
-    session = Session(config, folder, resume=resume, say=say, trainer=trainer)
-    try:
-        return _run(session)
-    finally:
-        session.close()
+    losses, before = 0, None
+    while True:
+        session = Session(config, folder, resume=resume, say=say, trainer=trainer)
+        try:
+            return _run(session)
+        except TrainerLost as lost:
+            resume, now = True, session.journal.progress
+            losses, before = (losses + 1 if now == before else 1), now
+            if losses >= LOSSES:
+                raise UserError(f"{lost}; that is {LOSSES} times since the last checkpoint, so the run ends here") from lost
+            session.say(f"{lost}; the run goes on from its last checkpoint")
+        finally:
+            session.close()
 
 
 def _run(session: Session) -> Run:

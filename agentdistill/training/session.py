@@ -32,6 +32,7 @@ from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.served import served
 from agentdistill.pool import EnvPool, Workers
+from agentdistill.pool_process import WorkerProcess
 from agentdistill.recorded import Recorded, read_records, usable, with_expert
 from agentdistill.rollout import Limits, Rollout
 from agentdistill.rollout_async import AsyncRollout
@@ -98,7 +99,14 @@ class Session:
                 self.say(unused)
             self.store = Store(folder / "store")
             env = config.env
-            workers = Workers(env.workers, env.timeout, env.recycle, env.memory, [env.module] if env.module else [])
+            self.engines.prepare()
+            modules = [env.module] if env.module else []
+            start = self.engines.worker() or WorkerProcess
+            if (ranks := self.engines.trainer()) is not None:
+                if trainer is not LocalTrainer:
+                    raise UserError("engine.ray.trainers and torchrun both start trainer ranks; take one of the two")
+                self._trainer = ranks
+            workers = Workers(config.workers, env.timeout, env.recycle, env.memory, modules, start)
             self.pool = EnvPool(env.id, env.options, workers=workers)
             for note in record_environment(folder, self.pool.run_metadata()):
                 self.say(note)
@@ -106,6 +114,7 @@ class Session:
             self.limits = Limits(env.max_turns, env.max_context, env.overflow, env.window, self.view)
             self._demonstrations: dict[tuple[object, ...], list[Example]] = {}
         except BaseException:
+            self.engines.close()
             self.journal.close()
             torch.set_num_threads(self._threads)
             raise
@@ -128,8 +137,8 @@ class Session:
         """Close environments and give the folder up."""
         self.console.close()
         self.hub.close()
+        self.pool.close()  # its workers may be at an engine's
         self.engines.close()
-        self.pool.close()
         self.journal.close()
         torch.set_num_threads(self._threads)
 
@@ -206,7 +215,7 @@ class Session:
         config, lora = self.config, self.config.student.lora
         return Setup(
             config.engine, config.train.token_budget, config.env.max_context, tiny_context(config), self.method.top or 0,
-            None if lora is None else lora.r, self.say,
+            None if lora is None else lora.r, config.elsewhere, self.say,
         )  # fmt: skip
 
     def teacher(self, role: str, section: TeacherSection, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:

@@ -65,6 +65,8 @@ def _told() -> Iterator[None]:
     try:
         yield
     except CheckpointException as error:
+        if any(isinstance(failed[0], KeyboardInterrupt) for failed in error.failures.values()):
+            raise KeyboardInterrupt from error
         met = {rank: f"{type(failed[0]).__name__}: {failed[0]}" for rank, failed in error.failures.items()}
         said = "; ".join(f"rank {rank}: {' '.join(what.split())[:160]}" for rank, what in sorted(met.items()))
         raise OSError(said) from error

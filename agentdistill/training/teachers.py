@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from agentdistill.config import Experiment, TeacherSection
+from agentdistill.engines.registry import judge
 from agentdistill.engines.section import LOCAL
 from agentdistill.policies.adapter import Adapted
 from agentdistill.policies.model import CausalLM
@@ -73,4 +74,4 @@ class MovingAverage:
 
 def is_elsewhere(config: Experiment, section: TeacherSection) -> bool:
     """Whether the engine that scores for a teacher loads it by its name, so that no weights of it are in this process."""
-    return config.engine.teacher != LOCAL and section.sft is None and can_be_served(section.model)
+    return judge(config.engine).name != LOCAL and section.sft is None and can_be_served(section.model)

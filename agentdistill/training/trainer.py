@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agentdistill.config import Experiment
+from agentdistill.errors import UserError
 from agentdistill.policies.model import CausalLM
 from agentdistill.signals import Method, Streams
 from agentdistill.training.aside import Aside
@@ -68,6 +69,10 @@ class Trainer(Protocol):
     def close(self) -> None:
         """Let go of whatever was held for the training."""
         ...
+
+
+class TrainerLost(UserError):
+    """What trained is lost, and can be had again: the run goes on from its last checkpoint."""
 
 
 Opener = Callable[[CausalLM, Experiment], Trainer]

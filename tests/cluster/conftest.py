@@ -1,9 +1,13 @@
-"""Two real ranks, each in a fork of a process that has imported everything."""
+"""Two real ranks, each in a fork of a process that has imported everything; and a small Ray cluster on this machine.
+
+Nodes of the cluster that a test wants to lose are its own.
+"""
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,8 +15,11 @@ from typing import Any
 import pytest
 import torch
 
+from agentdistill.engines.registry import Setup
+from agentdistill.engines.section import EngineSection
 from tests.forking import Forks
 
+MEMORY = 100 << 20  # bytes of a node's object store
 PROGRAM = str(Path(__file__).with_name("rank.py"))
 
 
@@ -55,3 +62,31 @@ class Pair:
 def pair() -> Iterator[Pair]:
     with ExitStack() as stack:
         yield Pair([stack.enter_context(Forks(modules=["tests.cluster.scenarios", "torch._dynamo"])) for _ in range(2)])
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """The head node alone, which holds four actors of the tests; this process is connected to it."""
+    from ray.cluster_utils import Cluster
+
+    from agentdistill.cluster.connect import ray
+
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": MEMORY}
+    )
+    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="session")
+def setup_of() -> Callable[..., Setup]:
+    """What an engine is opened for; actors are small."""
+
+    def make(said: list[str] | None = None, timeout: float = 60, **sizes: Any) -> Setup:
+        cpus = {f"cpus_per_{role}": 0.25 for role in ("sampler", "teacher", "environment")}
+        section = {"kind": "ray", "timeout": timeout, "ray": {**cpus, "wait": 30, "teachers": 0, **sizes}}
+        return Setup(EngineSection.model_validate(section), say=(said if said is not None else []).append)
+
+    return make

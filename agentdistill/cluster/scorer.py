@@ -1,0 +1,88 @@
+"""Scoring by actors: hidden states come back, `d` numbers a token, and the output head once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from agentdistill.cluster.host import Scored
+from agentdistill.cluster.model_parcel import tensor
+from agentdistill.cluster.troupe import Troupe
+from agentdistill.engines.registry import LanguageModel
+from agentdistill.errors import UserError
+from agentdistill.policies.base import ScoreRequest, TeacherScores
+from agentdistill.policies.model import CausalLM, token_budget_batches
+from agentdistill.policies.scorer import HiddenDistribution
+
+
+class RayScorer:
+    """`TeacherScorer` over actors, which gives full distributions.
+
+    Args:
+        lm: whose scores these are; its weights do not change.
+        troupe: the actors that hold it.
+        budget: rows × longest sequence of one pass, in tokens.
+    """
+
+    capabilities = frozenset({"teacher", "distribution"})
+
+    def __init__(self, lm: LanguageModel, troupe: Troupe, budget: int) -> None:
+        self.lm, self.name = lm, lm.name
+        self._troupe, self._budget = troupe, budget
+        self._known: nn.Linear | None = lm.head if isinstance(lm, CausalLM) else None
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[TeacherScores]:
+        """A pass is a question to one actor (see `TeacherScorer`).
+
+        Raises:
+            UserError: for a sequence that is too long, and when an actor is lost and cannot be replaced.
+        """
+        lengths = [len(request.ids) for request in requests]
+        if (longest := max(lengths, default=0)) > self.lm.context:
+            raise UserError(
+                f"a sequence of {longest} tokens is longer than the {self.lm.context} that scorer '{self.name}' takes; "
+                "lower env.max_context (a teacher's privileged prompt needs room of its own)"
+            )
+        crew = self._troupe.crew
+        parts = list(token_budget_batches(lengths, self._share(lengths, len(crew))))
+        loads = [0] * len(crew)
+        tickets = []
+        for part in parts:
+            place = loads.index(min(loads))
+            loads[place] += len(part) * lengths[part[0]]
+            tickets.append(crew.put(place, "score", [requests[i] for i in part]))
+        answers: dict[int, TeacherScores] = {}
+        for part, scored in zip(parts, crew.all(tickets), strict=True):
+            answers |= {i: self._read(each) for i, each in zip(part, scored, strict=True)}
+        return [answers[i] for i in range(len(requests))]
+
+    def _share(self, lengths: Sequence[int], actors: int) -> int:
+        """Tokens of a pass: what the budget allows, or less, so that every actor has something to do."""
+        whole = sum(len(part) * lengths[part[0]] for part in token_budget_batches(lengths, self._budget))
+        return self._budget if actors == 1 else min(self._budget, max(1, -(-whole // actors)))
+
+    def _read(self, scored: Scored) -> TeacherScores:
+        head = self._head
+        device = head.weight.device
+        logprobs, entropy, hidden = (tensor(each).to(device, copy=True) for each in scored)
+        return TeacherScores(logprobs, entropy, HiddenDistribution(hidden, head))
+
+    @property
+    def _head(self) -> nn.Linear:
+        if self._known is None:
+            crew = self._troupe.crew
+            weight, bias = crew.all([crew.put(0, "head")])[0]
+            self._known = _linear(weight, bias)
+        return self._known
+
+
+def _linear(weight: Any, bias: Any) -> nn.Linear:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    head.weight = nn.Parameter(tensor(weight).to(device, copy=True), requires_grad=False)
+    if bias is not None:
+        head.bias = nn.Parameter(tensor(bias).to(device, copy=True), requires_grad=False)
+    return head

@@ -1,0 +1,92 @@
+"""Actors that hold a model, and the weights they hold: sent once into Ray's object store, and from there once to every node."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from agentdistill.cluster.connect import ray
+from agentdistill.cluster.crew import Crew
+from agentdistill.cluster.host import ModelHost
+from agentdistill.cluster.model_parcel import moving, pack
+from agentdistill.cluster.placement import Place, Reservation
+from agentdistill.engines.registry import LanguageModel, Setup
+from agentdistill.engines.weights import state_of
+from agentdistill.policies.model import CausalLM
+
+_NUMBERS = itertools.count(1)
+
+
+class Shipment:
+    """The weights of a model in this process, for actors.
+
+    Attributes:
+        number: names the weights that were sent last; no two of this process have the same.
+        shipped: how often they were sent.
+        ref: where they are.
+    """
+
+    def __init__(self, lm: CausalLM) -> None:
+        self._lm, self._state = lm, ((0, 0),)
+        self.number, self.shipped = 0, 0
+        self.ref: Any = None
+
+    def update(self) -> None:
+        """Send them where they have changed since."""
+        state = state_of(self._lm.own())
+        if self.ref is None or state != self._state:
+            self.ref = ray.put(moving(self._lm))
+            self._state, self.number, self.shipped = state, next(_NUMBERS), self.shipped + 1
+
+
+class Troupe:
+    """Actors that hold one kind of model: one in this process, whose weights they are brought, or one that they load by name.
+
+    Args:
+        lm: the model.
+        places: an actor each.
+        setup: of the engine.
+
+    Attributes:
+        crew: the actors.
+
+    Raises:
+        UserError: when they cannot be started.
+    """
+
+    def __init__(self, lm: LanguageModel, places: Sequence[Place], reservation: Reservation, setup: Setup) -> None:
+        section = setup.section
+        self._now: Shipment | None = None
+        self._there = 0
+        source: Any = lm.name
+        if isinstance(lm, CausalLM):
+            source, self._now = ray.put(pack(lm)), Shipment(lm)
+            self._now.update()
+            self._there = self._now.number
+
+        def welcome(actor: Any) -> Any:
+            now = self._now
+            return actor.load.remote(source, None if now is None else now.ref, 0 if now is None else now.number)
+
+        threads = max(1, int(places[0].cpus))
+        self.crew = Crew(
+            places, reservation, (ModelHost, (threads, setup.budget)), welcome=welcome, timeout=section.timeout,
+            wait=section.ray.wait, say=setup.say,
+        )  # fmt: skip
+
+    def bring(self, shipment: Shipment | None) -> int:
+        """Bring every actor up to date with a model of this process; the number of the weights that they have then.
+
+        Args:
+            shipment: None: of the model that they have loaded by its name.
+        """
+        if shipment is None:
+            return 0
+        shipment.update()
+        if shipment.number != self._there:
+            self._now = shipment  # first, so that an actor that is replaced meanwhile begins with these
+            crew = self.crew
+            crew.all([crew.put(place, "bring", shipment.ref, shipment.number) for place in range(len(crew))])
+            self._there = shipment.number
+        return self._there
