@@ -90,9 +90,9 @@ class RankCrew:
             )
         except (RayError, GetTimeoutError) as error:
             self.close()
-            cause = error.cause if isinstance(error, RayTaskError) and error.cause else error
-            short = reservation.short() or described(cause if isinstance(cause, Exception) else error)
-            raise UserError(f"the trainer ranks were not there within {wait:g} s (engine.ray.wait): {short}") from error
+            cause = error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error
+            ended = None if isinstance(error, GetTimeoutError) else cause
+            raise reservation.missing("a trainer rank", wait, ended) from error
 
     def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See `trainer.Crew`.
