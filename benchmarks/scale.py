@@ -35,6 +35,7 @@ from agentdistill.policies.model import CausalLM
 from agentdistill.policies.tiny import tiny_model, train_tokenizer
 from agentdistill.pool import EnvPool
 from agentdistill.training import loop
+from agentdistill.training.score import StudentColumns
 from agentdistill.training.session import Session
 from agentdistill.training.trainer import LocalTrainer
 
@@ -172,6 +173,7 @@ def main() -> None:
     watch.watch(
         "model", (LocalTrainer, "accumulate"), (LocalTrainer, "step"), (LocalTrainer, "difference"), (loop, "require_finite")
     )
+    watch.watch("model", (StudentColumns, "compute"))
     watch.watch("weights", (ray, "put"))
     torch.set_num_threads(1)
     found: dict[int, dict[int, tuple[float, dict[str, float]]]] = {}

@@ -12,6 +12,7 @@ from agentdistill.cluster.connect import Cluster, Node, ray
 from agentdistill.engines.registry import judge, player
 from agentdistill.engines.section import EngineSection
 from agentdistill.errors import UserError
+from agentdistill.faults import described
 
 _KIND = "ray"
 _LOOK = 1.0  # seconds between two looks at the nodes
@@ -145,6 +146,11 @@ class Reservation:
     def short(self) -> str:
         """What of it the cluster has no room for as it is now; see `shortage`."""
         return shortage(self.places, self.nodes())
+
+    def missing(self, who: str, seconds: float, error: Exception | None = None) -> UserError:
+        """What is to be said of an actor that is not there: what is short, else how its last attempt ended, where it did."""
+        reason = self.short() or (described(error) if error is not None else "`ray status` shows who has its resources")
+        return UserError(f"{who} was not there within {seconds:g} s (engine.ray.wait): {reason}")
 
     def lines(self) -> list[str]:
         """Who is where, a line a node."""
