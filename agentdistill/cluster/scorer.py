@@ -14,8 +14,9 @@ from agentdistill.cluster.troupe import Troupe
 from agentdistill.engines.registry import LanguageModel
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest, TeacherScores
-from agentdistill.policies.model import CausalLM, token_budget_batches
+from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import HiddenDistribution
+from agentdistill.policies.shared import budget_batches, computed
 
 
 class RayScorer:
@@ -47,21 +48,22 @@ class RayScorer:
                 "lower env.max_context (a teacher's privileged prompt needs room of its own)"
             )
         crew = self._troupe.crew
-        parts = list(token_budget_batches(lengths, self._share(lengths, len(crew))))
+        sequences = [list(request.ids) for request in requests]
+        parts = budget_batches(sequences, self._share(sequences, len(crew)))
         loads = [0] * len(crew)
         tickets = []
         for part in parts:
             place = loads.index(min(loads))
-            loads[place] += len(part) * lengths[part[0]]
+            loads[place] += computed([sequences[i] for i in part], self._budget)
             tickets.append(crew.put(place, "score", [requests[i] for i in part]))
         answers: dict[int, TeacherScores] = {}
         for part, scored in zip(parts, crew.all(tickets), strict=True):
             answers |= {i: self._read(each) for i, each in zip(part, scored, strict=True)}
         return [answers[i] for i in range(len(requests))]
 
-    def _share(self, lengths: Sequence[int], actors: int) -> int:
+    def _share(self, sequences: Sequence[list[int]], actors: int) -> int:
         """Tokens of a pass: what the budget allows, or less, so that every actor has something to do."""
-        whole = sum(len(part) * lengths[part[0]] for part in token_budget_batches(lengths, self._budget))
+        whole = computed(sequences, self._budget)
         return self._budget if actors == 1 else min(self._budget, max(1, -(-whole // actors)))
 
     def _read(self, scored: Scored) -> TeacherScores:
