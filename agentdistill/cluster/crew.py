@@ -135,6 +135,7 @@ class Crew:
         try:
             ticket.answer = ray.get(ticket.ref)
         except RayTaskError as error:
+            self.drop([ticket])
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, UserError):
                 raise cause from error
@@ -187,13 +188,13 @@ class Crew:
                     member.node = ray.get(ref, timeout=max(until - time.monotonic(), 0.1))
                 except GetTimeoutError as error:
                     self._kill(member)
-                    raise self._no_place(member) from error
+                    raise self._reservation.missing(member.place.name, self._wait) from error
                 except RayTaskError as error:
                     raise UserError(f"{member.place.name} could not be started: {described(error.cause or error)}") from error
                 except RayError as error:
                     self._kill(member)
                     if time.monotonic() > until:
-                        raise self._no_place(member) from error
+                        raise self._reservation.missing(member.place.name, self._wait, error) from error
                     again.append(member)
             if left := again:
                 time.sleep(_AGAIN)
@@ -203,11 +204,6 @@ class Crew:
         actor = ray.remote(kind).options(**self._reservation.options(member.place)).remote(*arguments)
         member.actor = actor
         return self._welcome(actor)
-
-    def _no_place(self, member: _Member) -> UserError:
-        short = self._reservation.short()
-        reason = short or "`ray status` shows who has its resources"
-        return UserError(f"{member.place.name} was not there within {self._wait:g} s (engine.ray.wait): {reason}")
 
     @staticmethod
     def _kill(member: _Member) -> None:

@@ -35,7 +35,7 @@ class RayEngine:
         self._scoring: dict[object, tuple[LanguageModel, Troupe]] = {}
         try:
             wanted = places(section, setup.teachers)
-            self._reservation = Reservation(wanted, spread=section.ray.spread, wait=section.ray.wait)
+            self._reservation = Reservation(wanted, spread=section.ray.spread, wait=section.ray.wait, say=setup.say)
         except BaseException:
             self._cluster.close()
             raise
@@ -49,12 +49,11 @@ class RayEngine:
             return RaySampler(lm.name, self._scorers(lm), None)
         if not self._setup.section.ray.samplers:
             return TransformersSampler(lm)
-        kind = _kind(lm)
+        kind, (_, shipment) = _kind(lm), self._shipments.setdefault(id(lm), (lm, Shipment(lm)))
         if self._playing is None or self._playing[0] != kind:
             if self._playing is not None:
                 self._playing[1].crew.close()
-            self._playing = kind, Troupe(lm, self._places("sampler"), self._reservation, self._setup)
-        _, shipment = self._shipments.setdefault(id(lm), (lm, Shipment(lm)))
+            self._playing = kind, Troupe(lm, self._places("sampler"), self._reservation, self._setup, shipment)
         return RaySampler(lm.name, self._playing[1], shipment)
 
     def scorer(self, lm: LanguageModel, *, width: int = 0) -> RayScorer:
@@ -93,7 +92,8 @@ class RayEngine:
             own = self._places("teacher")[each * len(self._scoring) :][:each]
             if not own:
                 raise UserError(f"no actor was reserved for teacher '{lm.name}'; this engine was opened for fewer teachers")
-            self._scoring[key] = lm, Troupe(lm, own, self._reservation, self._setup)
+            shipment = Shipment(lm) if isinstance(lm, CausalLM) else None
+            self._scoring[key] = lm, Troupe(lm, own, self._reservation, self._setup, shipment)
         return self._scoring[key][1]
 
     def _places(self, role: str) -> list[Place]:

@@ -79,8 +79,7 @@ class RemoteWorker:
         if self._over and not messages:
             raise WorkerGone
         if not self._node and time.monotonic() > self._until:
-            short = self._reservation.short() or "`ray status` shows who has its resources"
-            raise UserError(f"{self._place.name} was not there within {self._wait:g} s (engine.ray.wait): {short}")
+            raise self._reservation.missing(self._place.name, self._wait)
         return messages
 
     def ended(self) -> bool:
@@ -137,9 +136,11 @@ class RemoteWorker:
             heard = future.result()
         except RayTaskError as error:
             raise UserError(f"{self._place.name} failed: {described(error.cause or error)}") from error
-        except RayError:
-            if self._node or time.monotonic() > self._until:
+        except RayError as error:
+            if self._node:
                 self._over, self._lost, self._how = True, True, "its actor was lost"
+            elif time.monotonic() > self._until:
+                raise self._reservation.missing(self._place.name, self._wait, error) from error
             else:  # sent to a node that was just dying
                 time.sleep(_AGAIN)
                 self._start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,8 @@ Scored = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], Array]
 """Log-probs `[n]`, entropies `[n]` and last hidden states `[n, d]` at a request's targets."""
 
 
-class StaleWeights(Exception):
-    """A sample was asked of weights that this actor does not have."""
+class Stale(Exception):
+    """A sample was asked of weights that this actor does not have, or by somebody who has given it up since."""
 
 
 class ModelHost:
@@ -37,7 +37,7 @@ class ModelHost:
 
     def __init__(self, threads: int, budget: int) -> None:
         self._threads, self._budget = threads, budget
-        self._number = self._round = 0
+        self._number, self._owner, self._round = 0, 0, 0
         self._lm: CausalLM | None = None
 
     async def load(self, source: Parcel | str, weights: Weights | None, number: int) -> str:
@@ -64,39 +64,53 @@ class ModelHost:
             bring(self._model, weights)
             self._number = number
 
-        await asyncio.wrap_future(self._player.errand(take))
+        await self._errand(take)
 
     async def sample(
-        self, number: int, round_: int, requests: Sequence[Request], params: SamplingParams, gone: Sequence[int]
+        self, number: int, owner: int, round_: int, requests: Sequence[Request], params: SamplingParams, gone: Sequence[int]
     ) -> list[Sample]:
         """Messages, in the requests' order.
 
         Args:
             number: of the weights that are to say them.
+            owner: the sampler that asks; another's episodes are forgotten.
             round_: see `forget`.
             gone: keys of episodes that are over.
         """
         if number != self._number:
-            raise StaleWeights(f"weights {number} are asked, and {self._number} are here")
-        await self.forget(round_, gone)
+            raise Stale(f"weights {number} are asked, and {self._number} are here")
+        if owner != self._owner:
+            self._owner, self._round = owner, round_
+            await self._errand(self._player.forget)
+        else:
+            await self.forget(owner, round_, gone)
+        if owner != self._owner or round_ != self._round:
+            raise Stale("what was asked was given up before it came")
         return await asyncio.wrap_future(self._player.sample(requests, params))
 
-    async def forget(self, round_: int, gone: Sequence[int] = ()) -> None:
-        """Forget episodes that are over; when a new round begins, all of the one before (calls may arrive in any order)."""
-        if round_ > self._round:
+    async def forget(self, owner: int, round_: int, gone: Sequence[int] = ()) -> None:
+        """Forget episodes that are over; when a new round begins, all of the one before. Of its own sampler's alone.
+
+        Calls may arrive in another order than they were made.
+        """
+        if owner == self._owner and round_ > self._round:
             self._round = round_
-            await asyncio.wrap_future(self._player.errand(self._player.forget))
-        elif gone and round_ == self._round:
-            await asyncio.wrap_future(self._player.errand(partial(self._sampler.release, gone)))
+            await self._errand(self._player.forget)
+        elif gone and (owner, round_) == (self._owner, self._round):
+            await self._errand(partial(self._sampler.release, gone))
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """A teacher's answers, one a request."""
-        return await asyncio.wrap_future(self._player.errand(partial(self._scored, requests)))
+        scored: list[Scored] = await self._errand(partial(self._scored, requests))
+        return scored
 
     async def head(self) -> tuple[Array, Array | None]:
         """Weight `[V, d]` and bias `[V]` of the output head, which makes distributions of hidden states."""
         head = self._model.head
         return array(head.weight), None if head.bias is None else array(head.bias)
+
+    async def _errand(self, function: Callable[[], Any]) -> Any:
+        return await asyncio.wrap_future(self._player.errand(function))
 
     @property
     def _model(self) -> CausalLM:

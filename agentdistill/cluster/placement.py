@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from agentdistill.cluster.connect import Cluster, Node, ray
 from agentdistill.engines.registry import judge, player
 from agentdistill.engines.section import EngineSection
 from agentdistill.errors import UserError
+from agentdistill.faults import described
 
 _KIND = "ray"
+_LOOK = 1.0  # seconds between two looks at the nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +92,32 @@ class Reservation:
 
     Args:
         spread: over as many nodes as there are; else on few.
-        wait: seconds.
+        wait: seconds that nodes, and room on them, are waited for.
+        say: takes a line where that is so.
 
     Raises:
-        UserError: when the cluster never has room, naming what is short, or not in time.
+        UserError: when there is no room in time, naming what is short.
     """
 
-    def __init__(self, wanted: Sequence[Place], *, spread: bool, wait: float) -> None:
+    def __init__(
+        self, wanted: Sequence[Place], *, spread: bool, wait: float, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         from ray.util.placement_group import placement_group
 
         self.places, self._names = list(wanted), dict[str, str]()
+        if not wanted:
+            raise UserError(
+                "engine.ray gives no role an actor; set samplers, teachers, environments or trainers, or drop engine.kind"
+            )
+        until = time.monotonic() + wait
         if short := self.short():
-            raise UserError(short)
+            say(f"waiting for nodes, {wait:g} s at most: {short}")
+        while short := self.short():
+            if time.monotonic() > until:
+                raise UserError(short)
+            time.sleep(min(_LOOK, wait))
         self._group: Any = placement_group([place.bundle for place in wanted], strategy="SPREAD" if spread else "PACK")
-        if not self._group.wait(wait):
+        if not self._group.wait(max(until - time.monotonic(), _LOOK)):
             self.close()
             raise UserError(
                 f"the Ray cluster had no room for {len(wanted)} actors within {wait:g} s (engine.ray.wait), though it is large "
@@ -131,6 +146,11 @@ class Reservation:
     def short(self) -> str:
         """What of it the cluster has no room for as it is now; see `shortage`."""
         return shortage(self.places, self.nodes())
+
+    def missing(self, who: str, seconds: float, error: Exception | None = None) -> UserError:
+        """What is to be said of an actor that is not there: what is short, else how its last attempt ended, where it did."""
+        reason = self.short() or (described(error) if error is not None else "`ray status` shows who has its resources")
+        return UserError(f"{who} was not there within {seconds:g} s (engine.ray.wait): {reason}")
 
     def lines(self) -> list[str]:
         """Who is where, a line a node."""

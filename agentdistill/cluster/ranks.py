@@ -24,6 +24,7 @@ from agentdistill.errors import UserError
 from agentdistill.faults import described
 from agentdistill.training.trainer import TrainerLost
 
+_AGAIN = 0.5  # seconds between two attempts to start the actors
 _GRACE = 5.0
 """Seconds that the other ranks have to say that one is missing, and so are not taken for lost themselves."""
 
@@ -76,23 +77,33 @@ class RankCrew:
     def __init__(
         self, places: Sequence[Place], reservation: Reservation, *, wait: float, timeout: float, patience: float
     ) -> None:
-        self._places, self._reservation, self._patience = places, reservation, patience
+        self._places, self._reservation, self._timeout, self._patience = places, reservation, timeout, patience
         self.size, self.usable = len(places), True
-        here = ray.util.get_node_ip_address()
-        self._store = TCPStore(here, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout))
-        kind = ray.remote(RankHost)
+        self._actors: list[Any] = []
+        until = time.monotonic() + wait
+        while True:
+            try:
+                self._nodes = self._started(max(until - time.monotonic(), _AGAIN))
+                return
+            except RayError as error:
+                self.close()
+                cause = error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error
+                if isinstance(error, RayTaskError | GetTimeoutError) or time.monotonic() > until:
+                    ended = None if isinstance(error, GetTimeoutError) else cause
+                    raise reservation.missing("a trainer rank", wait, ended) from error
+            time.sleep(_AGAIN)  # one was sent to a node that is just dying
+
+    def _started(self, seconds: float) -> list[str]:
+        """Start all of them, who meet at a store of their own; the nodes that they are on."""
+        here, kind = ray.util.get_node_ip_address(), ray.remote(RankHost)
+        self._store = TCPStore(here, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=self._timeout))
         self._actors = [
-            kind.options(**reservation.options(place)).remote(rank, self.size, timeout) for rank, place in enumerate(places)
+            kind.options(**self._reservation.options(place)).remote(rank, self.size, self._timeout)
+            for rank, place in enumerate(self._places)
         ]
-        try:
-            self._nodes: list[str] = ray.get(
-                [actor.join.remote(here, self._store.port) for actor in self._actors], timeout=wait
-            )
-        except (RayError, GetTimeoutError) as error:
-            self.close()
-            cause = error.cause if isinstance(error, RayTaskError) and error.cause else error
-            short = reservation.short() or described(cause if isinstance(cause, Exception) else error)
-            raise UserError(f"the trainer ranks were not there within {wait:g} s (engine.ray.wait): {short}") from error
+        self.usable = True
+        nodes: list[str] = ray.get([actor.join.remote(here, self._store.port) for actor in self._actors], timeout=seconds)
+        return nodes
 
     def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See `trainer.Crew`.

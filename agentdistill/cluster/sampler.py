@@ -11,7 +11,7 @@ from agentdistill.policies.base import Request, Sample, SamplingParams
 
 _PAUSE = 0.02
 """Seconds that `advance` waits for a message before it gives the word back, so that environments are heard."""
-_ROUNDS = itertools.count(1)
+_OWNERS = itertools.count(1)
 
 
 class RaySampler:
@@ -34,7 +34,7 @@ class RaySampler:
         self._troupe, self._shipment, self._number = troupe, shipment, 0
         self._waiting: dict[Ticket, Request] = {}
         self._gone: dict[int, list[int]] = {}  # by place: keys of episodes that are over
-        self._round = next(_ROUNDS)
+        self._owner, self._round = next(_OWNERS), 0
 
     @property
     def _crew(self) -> Crew:
@@ -47,9 +47,9 @@ class RaySampler:
                 self._gone.setdefault(key % len(self._crew), []).append(key)
             return
         self._crew.drop(self._waiting)
-        self._waiting, self._gone, self._round = {}, {}, next(_ROUNDS)
+        self._waiting, self._gone, self._round = {}, {}, self._round + 1
         for place in range(len(self._crew)):
-            self._crew.tell(place, "forget", self._round)
+            self._crew.tell(place, "forget", self._owner, self._round)
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[Sample]:
         """Sample one message a request (see `Sampler`).
@@ -80,4 +80,5 @@ class RaySampler:
         return [(self._waiting.pop(ticket), ticket.answer[0]) for ticket in done]
 
     def _ask(self, place: int, requests: Sequence[Request], params: SamplingParams) -> Ticket:
-        return self._crew.put(place, "sample", self._number, self._round, requests, params, self._gone.pop(place, ()))
+        about = self._number, self._owner, self._round
+        return self._crew.put(place, "sample", *about, requests, params, self._gone.pop(place, ()))

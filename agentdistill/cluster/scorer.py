@@ -16,7 +16,7 @@ from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest, TeacherScores
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import HiddenDistribution
-from agentdistill.policies.shared import budget_batches, computed
+from agentdistill.policies.shared import budget_batches, computed, pass_tokens
 
 
 class RayScorer:
@@ -53,7 +53,7 @@ class RayScorer:
         tickets = []
         for part in parts:
             place = loads.index(min(loads))
-            loads[place] += computed([sequences[i] for i in part])
+            loads[place] += pass_tokens([sequences[i] for i in part])
             tickets.append(crew.put(place, "score", [requests[i] for i in part]))
         answers: dict[int, TeacherScores] = {}
         for part, scored in zip(parts, crew.all(tickets), strict=True):
@@ -62,7 +62,7 @@ class RayScorer:
 
     def _share(self, sequences: Sequence[list[int]], actors: int) -> int:
         """Tokens of a pass: what the budget allows, or less, so that every actor has something to do."""
-        whole = sum(computed([sequences[i] for i in part]) for part in budget_batches(sequences, self._budget))
+        whole = computed(sequences, self._budget)
         return self._budget if actors == 1 else min(self._budget, max(1, -(-whole // actors)))
 
     def _read(self, scored: Scored) -> TeacherScores:

@@ -13,6 +13,7 @@ from agentdistill.cluster.model_parcel import moving, pack
 from agentdistill.cluster.placement import Place, Reservation
 from agentdistill.engines.registry import LanguageModel, Setup
 from agentdistill.engines.weights import state_of
+from agentdistill.policies.load import folder_of
 from agentdistill.policies.model import CausalLM
 
 _NUMBERS = itertools.count(1)
@@ -47,6 +48,7 @@ class Troupe:
         lm: the model.
         places: an actor each.
         setup: of the engine.
+        shipment: the model's weights, where it is in this process.
 
     Attributes:
         crew: the actors.
@@ -55,15 +57,19 @@ class Troupe:
         UserError: when they cannot be started.
     """
 
-    def __init__(self, lm: LanguageModel, places: Sequence[Place], reservation: Reservation, setup: Setup) -> None:
+    def __init__(
+        self, lm: LanguageModel, places: Sequence[Place], reservation: Reservation, setup: Setup, shipment: Shipment | None
+    ) -> None:
         section = setup.section
-        self._now: Shipment | None = None
-        self._there = 0
-        source: Any = lm.name
+        self._now, self._there = shipment, 0
         if isinstance(lm, CausalLM):
-            source, self._now = ray.put(pack(lm)), Shipment(lm)
-            self._now.update()
-            self._there = self._now.number
+            assert shipment is not None
+            source = ray.put(pack(lm))
+            shipment.update()
+            self._there = shipment.number
+        else:
+            folder = folder_of(lm.name)
+            source = lm.name if folder is None else str(folder.resolve())  # actors work in another folder
 
         def welcome(actor: Any) -> Any:
             now = self._now

@@ -33,7 +33,7 @@ def common_prefix(sequences: Sequence[list[int]]) -> int:
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 
-def computed(sequences: Sequence[list[int]], share: bool = True) -> int:
+def pass_tokens(sequences: Sequence[list[int]], share: bool = True) -> int:
     """Tokens that one pass over these sequences computes: rows × the longest, and what they have in common once.
 
     Args:
@@ -61,16 +61,17 @@ def budget_batches(sequences: Sequence[list[int]], budget: int, share: bool = Tr
     cuts += [_even(groups) for groups in cuts]
 
     def cost(groups: list[list[int]]) -> tuple[bool, int, int]:
-        each = [(computed([sequences[i] for i in group], share), len(group)) for group in groups]
+        each = [(pass_tokens([sequences[i] for i in group], share), len(group)) for group in groups]
         beyond = any(cost > budget and rows > 1 for cost, rows in each)
         return beyond, sum(cost for cost, _ in each), max((cost for cost, _ in each), default=0)
 
     return min(cuts, key=cost)
 
 
-def computed(sequences: Sequence[list[int]], budget: int) -> int:
-    """Tokens that passes over sequences compute: rows as long as the longest of their group, common beginnings once."""
-    return sum(_cost(_shape(sequences, group)) for group in budget_batches(sequences, budget))
+def computed(sequences: Sequence[list[int]], budget: int, share: bool = True) -> int:
+    """Tokens that all passes over these sequences compute, in batches of `budget_batches`."""
+    groups = budget_batches(sequences, budget, share)
+    return sum(pass_tokens([sequences[i] for i in group], share) for group in groups)
 
 
 Shape = tuple[int, int, int]

@@ -73,6 +73,7 @@ def train(
 
 def _run(session: Session) -> Run:
     config = session.config
+    session.prepare()
     session.require_tasks()
     if any(section.privileged for section in config.teacher_roles.values()):
         session.require_plan()

@@ -99,13 +99,8 @@ class Session:
                 self.say(unused)
             self.store = Store(folder / "store")
             env = config.env
-            self.engines.prepare()
             modules = [env.module] if env.module else []
             start = self.engines.worker() or WorkerProcess
-            if (ranks := self.engines.trainer()) is not None:
-                if trainer is not LocalTrainer:
-                    raise UserError("engine.ray.trainers and torchrun both start trainer ranks; take one of the two")
-                self._trainer = ranks
             workers = Workers(config.workers, env.timeout, env.recycle, env.memory, modules, start)
             self.pool = EnvPool(env.id, env.options, workers=workers)
             for note in record_environment(folder, self.pool.run_metadata()):
@@ -118,6 +113,18 @@ class Session:
             self.journal.close()
             torch.set_num_threads(self._threads)
             raise
+
+    def prepare(self) -> None:
+        """Take what the engines have to reserve, before anything is trained.
+
+        Raises:
+            UserError: when there is not enough of it.
+        """
+        self.engines.prepare()
+        if (ranks := self.engines.trainer()) is not None:
+            if self._trainer is not LocalTrainer:
+                raise UserError("engine.ray.trainers and torchrun both start trainer ranks; take one of the two")
+            self._trainer = ranks
 
     def say(self, text: str) -> None:
         """One line of progress."""
@@ -137,8 +144,8 @@ class Session:
         """Close environments and give the folder up."""
         self.console.close()
         self.hub.close()
+        self.pool.close()  # its workers may be at an engine's
         self.engines.close()
-        self.pool.close()
         self.journal.close()
         torch.set_num_threads(self._threads)
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.chaos.blows import BLOWS, TIMEOUT, Blow
 from tests.chaos.checks import end_faults, metrics_faults, same_tasks_faults, store_faults
@@ -31,6 +31,8 @@ sampling: {{max_tokens: 8}}
 train: {{iterations: 12, tasks: 3, rollouts: 2, minibatches: 2, lr: 1.0e-3, checkpoint_every: 3}}
 eval: {{tasks: 6, every: 4, every_tasks: 4, temperature: 1.0}}
 """
+CLUSTER = "{samplers: 2, teachers: 1, environments: 2, cpus_per_sampler: 0.2, cpus_per_teacher: 0.2, cpus_per_environment: 0.2}"
+RANKS = 2
 TORCHRUNS = 1  # its exit code, however what it started has ended
 SIZE = 48  # MiB of a disk
 EARLY = 0.4  # of the blows that are first after a start fall before there may be metrics
@@ -39,18 +41,22 @@ FIRST, LATER = 0.7, 0.4  # seconds after a start, at least, and after a line, at
 
 @dataclass(frozen=True)
 class Case:
-    """An experiment under blows: what it changes, whether its numbers are to be the undisturbed run's to the bit, and ranks."""
+    """An experiment under blows: what it changes, whether its numbers are to be the undisturbed run's to the bit, and what it
+    has that only some blows can strike."""
 
     options: tuple[str, ...] = ()
     exact: bool = True
-    ranks: int = 0
+    has: Literal["", "ranks", "ray"] = ""
 
 
 CASES = {
     "plain": Case(),
     "overlap": Case(("--engine.overlap", "true", "--method.importance", "truncated")),
     "adapter": Case(("--student.lora.r", "4", "--teacher", "{model: ema, privileged: true}", "--method", "opsd")),
-    "ranks": Case(("--train.rank_timeout", "60"), ranks=2),
+    "ranks": Case(("--train.rank_timeout", "60"), has="ranks"),
+    "ray": Case(
+        ("--engine.kind", "ray", "--engine.address", "local", "--engine.ray", CLUSTER, "--env.workers", "0"), has="ray"
+    ),
     "async": Case(("--engine.async_rollouts", "true"), exact=False),
 }
 
@@ -93,15 +99,19 @@ class Campaign:
 
     def round(self, name: str, blows: int) -> None:
         """One run of a case under so many blows; what is found goes into the tally."""
-        whole = self.whole(name)
         self.tally.rounds += 1
+        try:
+            whole = self.whole(name)
+        except (Hang, AssertionError) as error:
+            self._found("undisturbed", [str(error)])
+            return
         label, before = f"round-{self.tally.rounds:03d}-{name}", len(self.tally.faults)
         with self._run(label, name) as running:
             try:
                 self._strike(running, CASES[name], whole, blows, self._seconds[name] / 3)
             except (Hang, AssertionError) as error:
                 where = running.stacks() if isinstance(error, Hang) else ""
-                self._found(running, [f"{error}\n{where}"])
+                self._found(running.log, [f"{error}\n{where}"])
             self.tally.starts += running.starts
             if len(self.tally.faults) > before and running.out.exists():
                 running.kill()
@@ -125,8 +135,8 @@ class Campaign:
     def _run(self, label: str, name: str) -> Iterator[Running]:
         """A run of a case on a disk of its own; neither is there afterwards."""
         with Disk(self.folder / label, SIZE) as disk:
-            case = CASES[name]
-            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, case.options, case.ranks, self._forks)
+            case, ranks = CASES[name], RANKS if CASES[name].has == "ranks" else 0
+            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, case.options, ranks, self._forks)
             try:
                 yield running
             finally:
@@ -144,12 +154,12 @@ class Campaign:
             self._one(running, case, whole, BLOWS[self._next(case)])
             fresh = running.starts > started
         if code := running.end():
-            self._found(running, [f"the run ended with {code} and said:\n{running.said[-2000:]}"])
+            self._found(running.log, [f"the run ended with {code} and said:\n{running.said[-2000:]}"])
             return
         faults = store_faults(running.out) + _orphaned(running)
-        self._found(running, faults + (end_faults if case.exact else same_tasks_faults)(running.out, whole))
+        self._found(running.log, faults + (end_faults if case.exact else same_tasks_faults)(running.out, whole))
         if not running.out.joinpath("summary.json").exists():
-            self._found(running, ["it has no summary"])
+            self._found(running.log, ["it has no summary"])
 
     def _one(self, running: Running, case: Case, whole: Path, blow: Blow) -> None:
         """One blow, what holds after it, and on with the run where that was ended by it."""
@@ -161,7 +171,7 @@ class Campaign:
         faults = []
         if blow.codes:
             code = running.end()
-            known = (*blow.codes, *[TORCHRUNS] * (case.ranks > 0))
+            known = (*blow.codes, *[TORCHRUNS] * (case.has == "ranks"))
             if code and (code not in known or not re.search(blow.says, running.sentence)):
                 faults.append(f"after '{blow.name}' the run ended with {code} and said last: {running.sentence}")
             faults += [f"after '{blow.name}' the run said:{each[-3000:]}" for each in running.tracebacks]
@@ -170,7 +180,7 @@ class Campaign:
         faults += store_faults(running.out, going=not blow.codes)
         if case.exact:
             faults += metrics_faults(running.out, whole)
-        self._found(running, faults)
+        self._found(running.log, faults)
         if blow.codes and code:
             blow.mend(running)
             running.start()
@@ -190,14 +200,14 @@ class Campaign:
         """Every kind once in random order, then every kind once more, and so on, for each case."""
         bag = self._bags.setdefault(case, [])
         if not bag:
-            fitting = [name for name in self._names if case.ranks or not BLOWS[name].ranks]
+            fitting = [name for name in self._names if BLOWS[name].of in ("", case.has)]
             bag += self.rng.sample(fitting, len(fitting))
         return bag.pop()
 
-    def _found(self, running: Running, faults: list[str]) -> None:
+    def _found(self, where: Path | str, faults: list[str]) -> None:
         for fault in faults:
             self.tally.faults.append(f"round {self.tally.rounds}: {fault}")
-            self.say(f"FAULT in round {self.tally.rounds} ({running.log}): {fault}")
+            self.say(f"FAULT in round {self.tally.rounds} ({where}): {fault}")
 
 
 def _orphaned(running: Running) -> list[str]:

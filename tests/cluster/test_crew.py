@@ -125,7 +125,7 @@ def test_answers_that_are_dropped_are_not_asked_again(crew: Any) -> None:
 
 
 def test_too_large_a_crew_is_refused_by_what_is_short(cluster: Any, said: list[str]) -> None:
-    with pytest.raises(UserError) as error, started(said, timeout=5, cpus=64):
+    with pytest.raises(UserError) as error, started(said, timeout=5, wait=0.1, cpus=64):
         pass
     assert "the Ray cluster has no room for 2 of 2 samplers, of 64 CPU each (its nodes: 1 × 1 CPU)" in str(error.value)
     with (

@@ -111,6 +111,18 @@ def test_messages_that_are_taken_up_one_by_one_are_the_same(engine: Any, lm: Cau
     same(sampler.generate(requests, PARAMS), [found[i] for i in range(8)])
 
 
+def test_a_sampler_that_lets_go_of_its_episodes_leaves_anothers_alone(engine: Any, lm: CausalLM) -> None:
+    """As where one plays ahead while the other's update ends."""
+    one, two = engine.sampler(lm), engine.sampler(lm)
+    one.generate(asked(), PARAMS)
+    two.begin(asked(), LONG)
+    one.release()
+    found, until = dict[int, Sample](), time.monotonic() + 60
+    while len(found) < 6 and time.monotonic() < until:
+        found |= {request.key: sample for request, sample in two.advance()}
+    same([found[i] for i in range(6)], TransformersSampler(lm).generate(asked(), LONG))
+
+
 def test_an_actor_that_is_killed_while_it_samples_is_replaced_and_asked_again(engine: Any, lm: CausalLM) -> None:
     sampler = engine.sampler(lm)
     sampler.generate(asked(), PARAMS)

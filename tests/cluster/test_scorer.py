@@ -107,5 +107,5 @@ def test_a_teacher_that_its_actor_loads_by_name_scores_and_plays_as_in_one_proce
     assert scorer._known is not None
     assert scorer._known is not lm.head  # it came with the first answer
     requests, params = [Request(i, [5, 6, 7 + i], i, frozenset({1})) for i in range(4)], SamplingParams(max_tokens=8)
-    played = asyncio.run(host.sample(0, 1, requests, params, ()))
+    played = asyncio.run(host.sample(0, 1, 0, requests, params, ()))
     assert [each.ids for each in played] == [each.ids for each in TransformersSampler(lm).generate(requests, params)]

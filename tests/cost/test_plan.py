@@ -107,6 +107,7 @@ def test_lengths_are_those_of_a_run_that_was_made(played: Path) -> None:
     assert found.written == pytest.approx(sum(t.n_action_tokens for t in items) / len(items))
     assert found.read == pytest.approx(sum(len(t.stream().ids) for t in items) / len(items))
     assert 0 < found.environment < 1
+    assert allowed(ad.experiment(BASE)).read >= found.read
     assert (found.contexts, found.passed) == (1, 1)  # a sequence an episode, and by itself in a pass of one token
     together = like(played, 10**6)
     lengths = [[len(t.stream().ids) for t in ad.load_run(played).read(name)] for name in ("iter-000001", "iter-000002")]
@@ -114,11 +115,12 @@ def test_lengths_are_those_of_a_run_that_was_made(played: Path) -> None:
 
 
 def test_a_window_makes_several_short_contexts_of_an_episode(tmp_path: Path) -> None:
-    folder = run(tmp_path / "r", **{"train.iterations": 1, "eval.every": 0, "env.overflow": "window", "env.max_context": 64})[0]
+    window = {"env.view": {"kind": "window", "pairs": 1}, "env.max_context": 160}
+    small = {"train.iterations": 1, "sampling.max_tokens": 3, "eval.every": 0, "eval.tasks": 1, "student.sft.demonstrations": 4}
+    folder = run(tmp_path / "r", **window, **small)[0]
     found, played = like(folder, 1), ad.load_run(folder).read("iter-000001")
-    assert found.contexts == sum(1 + sum(turn.fresh for turn in t.turns[1:]) for t in played) / len(played) > 1
-    assert found.context == round(found.read / found.contexts) <= 64
-    assert allowed(ad.experiment(BASE)).read >= found.read
+    assert found.contexts == sum(len(t.turns) for t in played) / len(played) > 1  # each of its turns is fresh
+    assert found.context == round(found.read / found.contexts) <= 160
 
 
 def test_this_machine_is_measured_and_what_it_says_is_finite(played: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from agentdistill.config import parse_experiment
 from agentdistill.curricula import load as load_schedule
 from agentdistill.engines import registry
 from agentdistill.engines.local import LocalEngine
-from agentdistill.engines.registry import ENGINES, Engines, EngineSpec, Setup, check_section, register
+from agentdistill.engines.registry import ENGINES, Engines, EngineSpec, Setup, check_section, judge, register
 from agentdistill.engines.section import EngineSection
 from agentdistill.errors import UserError
 from agentdistill.signals import Method
@@ -21,7 +21,8 @@ from agentdistill.training.check import check
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """These are about settings, so the package is taken for installed."""
-    monkeypatch.setitem(ENGINES, "vllm", replace(ENGINES["vllm"], package=""))
+    for name in ("vllm", "ray"):
+        monkeypatch.setitem(ENGINES, name, replace(ENGINES[name], package=""))
 
 
 def refused(**section: Any) -> str:
@@ -39,8 +40,32 @@ def test_settings_that_mean_nothing_to_an_engine_are_refused() -> None:
     assert "engine.url is where a server plays" in refused(url="http://x/v1", teacher="http://y/v1")
     assert "'vllm-server' needs engine.url" in refused(kind="vllm-server")
     assert "engine.teacher takes the URL" in refused(teacher="vllm-server")
+    assert "engine.ray means nothing to engine 'local'" in refused(ray={"samplers": 2})
+    assert "engine.address means nothing to engine 'vllm'" in refused(kind="vllm", address="local")
+    assert "engine.exchange means nothing to engine 'ray'" in refused(kind="ray", exchange="/tmp")
     for section in ({}, {"kind": "vllm", "cache": 2, "dtype": "bfloat16"}, {"teacher": "http://x/v1", "timeout": 5}):
         check_section(EngineSection.model_validate(section))
+
+
+def test_a_player_that_scores_too_does_so_where_nobody_else_is_named() -> None:
+    def scores(**section: Any) -> str:
+        return judge(EngineSection.model_validate({"kind": "ray", **section})).name
+
+    assert scores() == "ray"
+    assert scores(ray={"teachers": 0}) == "local"
+    assert scores(teacher="http://x/v1") == "vllm-server"
+    assert scores(kind="vllm") == "local"
+    checked(method="opd-exact", engine={"kind": "ray"})  # whole distributions
+    checked(method="opd-exact", engine={"kind": "ray"}, teacher={"model": "tiny:64x2", "sft": {}})
+
+
+def test_environments_are_in_one_place() -> None:
+    workers = {"env": {"id": "lab/Guess-v0", "workers": 2}}
+    with pytest.raises(UserError, match=r"env\.workers is 2 and engine\.ray\.environments 3"):
+        checked(engine={"kind": "ray", "ray": {"environments": 3}}, **workers)
+    checked(engine={"kind": "ray", "async_rollouts": True, "ray": {"environments": 3}})
+    with pytest.raises(UserError, match="async_rollouts needs environments in worker processes"):
+        checked(engine={"kind": "ray", "async_rollouts": True})
 
 
 def test_an_engine_whose_package_is_missing_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

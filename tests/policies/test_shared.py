@@ -15,7 +15,7 @@ from agentdistill.policies.base import Request, SamplingParams, ScoreRequest
 from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM, pad_right
 from agentdistill.policies.scorer import TransformersScorer
-from agentdistill.policies.shared import budget_batches, common_prefix, computed, states_at
+from agentdistill.policies.shared import budget_batches, common_prefix, computed, pass_tokens, states_at
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_what_is_not_shared_counts_whole() -> None:
     sequences = rows(200, 60, 50, 40)
     assert budget_batches(sequences, 400) == [[0, 1, 2]]
     assert budget_batches(sequences, 400, share=False) == [[0], [1], [2]]
-    assert (computed(sequences), computed(sequences, share=False)) == (200 + 3 * 60, 3 * 260)
+    assert (pass_tokens(sequences), pass_tokens(sequences, share=False)) == (200 + 3 * 60, 3 * 260)
 
 
 def test_of_batches_that_compute_the_same_the_more_equal_ones_are_taken() -> None:
