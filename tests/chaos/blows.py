@@ -28,7 +28,7 @@ class Blow:
         codes: exit codes of a run that ends by it; none: the run goes on as if nothing had happened.
         says: the last sentence of such a run, as a regular expression.
         mend: what has to be done before it can go on.
-        ranks: whether it is for runs on several trainer ranks alone.
+        of: the only kind of case that it can strike, such as `ranks`; every one by default.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Blow:
     codes: tuple[int, ...] = ()
     says: str = ""
     mend: Callable[[Running], None] = lambda running: None
-    ranks: bool = False
+    of: str = ""
 
 
 BLOWS: dict[str, Blow] = {}
@@ -70,16 +70,28 @@ def hang_environment(running: Running, rng: random.Random) -> bool:
     return _met(running) and rng.choice(running.workers).pause(HANG)
 
 
-@blow("kill a rank", codes=(1,), says="(is|are) lost", ranks=True)
+@blow("kill a rank", codes=(1,), says="(is|are) lost", of="ranks")
 def kill_rank(running: Running, rng: random.Random) -> bool:
     """One trainer rank dies, the first or another; the others end with it."""
     return _met(running, "ranks") and rng.choice(running.ranks).signal(signal.SIGKILL)
 
 
-@blow("hang a rank", ranks=True)
+@blow("hang a rank", of="ranks")
 def hang_rank(running: Running, rng: random.Random) -> bool:
     """One stands still, not for as long as the others wait."""
     return _met(running, "ranks") and rng.choice(running.ranks).pause(HANG)
+
+
+@blow("kill an actor", of="ray")
+def kill_actor(running: Running, rng: random.Random) -> bool:
+    """A sampler, a teacher or an environment of the cluster dies; another takes its place."""
+    return _met(running, "actors") and rng.choice(running.actors).signal(signal.SIGKILL)
+
+
+@blow("hang an actor", of="ray")
+def hang_actor(running: Running, rng: random.Random) -> bool:
+    """One stands still, not for as long as its answers may take."""
+    return _met(running, "actors") and rng.choice(running.actors).pause(HANG)
 
 
 @blow("hang the run")
@@ -124,7 +136,7 @@ def fill_disk(running: Running, rng: random.Random) -> bool:
     return True
 
 
-def _met(running: Running, who: Literal["workers", "ranks"] = "workers") -> bool:
+def _met(running: Running, who: Literal["workers", "ranks", "actors"] = "workers") -> bool:
     """Wait for such processes; False where the run ends without another."""
     until(lambda: getattr(running, who) or running.over, PATIENCE, f"process of its {who}", running.life)
     return bool(getattr(running, who))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.chaos.blows import BLOWS, TIMEOUT, Blow
 from tests.chaos.checks import end_faults, metrics_faults, same_tasks_faults, store_faults
@@ -31,6 +31,8 @@ sampling: {{max_tokens: 8}}
 train: {{iterations: 12, tasks: 3, rollouts: 2, minibatches: 2, lr: 1.0e-3, checkpoint_every: 3}}
 eval: {{tasks: 6, every: 4, every_tasks: 4, temperature: 1.0}}
 """
+CLUSTER = "{samplers: 2, teachers: 1, environments: 2, cpus_per_sampler: 0.2, cpus_per_teacher: 0.2, cpus_per_environment: 0.2}"
+RANKS = 2
 TORCHRUNS = 1  # its exit code, however what it started has ended
 SIZE = 48  # MiB of a disk
 EARLY = 0.4  # of the blows that are first after a start fall before there may be metrics
@@ -39,18 +41,22 @@ FIRST, LATER = 0.7, 0.4  # seconds after a start, at least, and after a line, at
 
 @dataclass(frozen=True)
 class Case:
-    """An experiment under blows: what it changes, whether its numbers are to be the undisturbed run's to the bit, and ranks."""
+    """An experiment under blows: what it changes, whether its numbers are to be the undisturbed run's to the bit, and what it
+    has that only some blows can strike."""
 
     options: tuple[str, ...] = ()
     exact: bool = True
-    ranks: int = 0
+    has: Literal["", "ranks", "ray"] = ""
 
 
 CASES = {
     "plain": Case(),
     "overlap": Case(("--engine.overlap", "true", "--method.importance", "truncated")),
     "adapter": Case(("--student.lora.r", "4", "--teacher", "{model: ema, privileged: true}", "--method", "opsd")),
-    "ranks": Case(("--train.rank_timeout", "60"), ranks=2),
+    "ranks": Case(("--train.rank_timeout", "60"), has="ranks"),
+    "ray": Case(
+        ("--engine.kind", "ray", "--engine.address", "local", "--engine.ray", CLUSTER, "--env.workers", "0"), has="ray"
+    ),
     "async": Case(("--engine.async_rollouts", "true"), exact=False),
 }
 
@@ -125,8 +131,8 @@ class Campaign:
     def _run(self, label: str, name: str) -> Iterator[Running]:
         """A run of a case on a disk of its own; neither is there afterwards."""
         with Disk(self.folder / label, SIZE) as disk:
-            case = CASES[name]
-            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, case.options, case.ranks, self._forks)
+            case, ranks = CASES[name], RANKS if CASES[name].has == "ranks" else 0
+            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, case.options, ranks, self._forks)
             try:
                 yield running
             finally:
@@ -161,7 +167,7 @@ class Campaign:
         faults = []
         if blow.codes:
             code = running.end()
-            known = (*blow.codes, *[TORCHRUNS] * (case.ranks > 0))
+            known = (*blow.codes, *[TORCHRUNS] * (case.has == "ranks"))
             if code and (code not in known or not re.search(blow.says, running.sentence)):
                 faults.append(f"after '{blow.name}' the run ended with {code} and said last: {running.sentence}")
             faults += [f"after '{blow.name}' the run said:{each[-3000:]}" for each in running.tracebacks]
@@ -190,7 +196,7 @@ class Campaign:
         """Every kind once in random order, then every kind once more, and so on, for each case."""
         bag = self._bags.setdefault(case, [])
         if not bag:
-            fitting = [name for name in self._names if case.ranks or not BLOWS[name].ranks]
+            fitting = [name for name in self._names if BLOWS[name].of in ("", case.has)]
             bag += self.rng.sample(fitting, len(fitting))
         return bag.pop()
 

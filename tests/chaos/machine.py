@@ -70,12 +70,14 @@ class Process:
     Attributes:
         words: its command line.
         variables: of its environment, as it began with.
+        parent: whose child it is.
         began: clock ticks since the machine started, so that a number that is used again is not taken for it.
     """
 
     pid: int
     words: tuple[str, ...]
     variables: dict[str, str]
+    parent: int
     began: str
 
     @classmethod
@@ -89,7 +91,7 @@ class Process:
         except OSError:
             return None
         variables = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-        return None if state in "ZX" else cls(pid, tuple(words), variables, rest[18])
+        return None if state in "ZX" else cls(pid, tuple(words), variables, int(rest[0]), rest[18])
 
     @property
     def alive(self) -> bool:
@@ -116,9 +118,16 @@ class Process:
 
 
 def marked(mark: str) -> list[Process]:
-    """Every process of a run, wherever it was moved to: by the mark that it inherited."""
-    found = [Process.read(int(each.name)) for each in Path("/proc").iterdir() if each.name.isdigit()]
-    return [each for each in found if each is not None and each.variables.get(MARK) == mark]
+    """Every process of a run, wherever it was moved to: by the mark that it inherited, or from such a one by descent.
+
+    Some programs, such as Ray's, write their name over the variables that they began with.
+    """
+    alive = [Process.read(int(each.name)) for each in Path("/proc").iterdir() if each.name.isdigit()]
+    every = {each.pid: each for each in alive if each is not None}
+    found = {pid for pid, each in every.items() if each.variables.get(MARK) == mark}
+    while more := {pid for pid, each in every.items() if each.parent in found} - found:
+        found |= more
+    return [every[pid] for pid in sorted(found)]
 
 
 class Disk:
