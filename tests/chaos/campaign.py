@@ -99,15 +99,19 @@ class Campaign:
 
     def round(self, name: str, blows: int) -> None:
         """One run of a case under so many blows; what is found goes into the tally."""
-        whole = self.whole(name)
         self.tally.rounds += 1
+        try:
+            whole = self.whole(name)
+        except (Hang, AssertionError) as error:
+            self._found("undisturbed", [str(error)])
+            return
         label, before = f"round-{self.tally.rounds:03d}-{name}", len(self.tally.faults)
         with self._run(label, name) as running:
             try:
                 self._strike(running, CASES[name], whole, blows, self._seconds[name] / 3)
             except (Hang, AssertionError) as error:
                 where = running.stacks() if isinstance(error, Hang) else ""
-                self._found(running, [f"{error}\n{where}"])
+                self._found(running.log, [f"{error}\n{where}"])
             self.tally.starts += running.starts
             if len(self.tally.faults) > before and running.out.exists():
                 running.kill()
@@ -150,12 +154,12 @@ class Campaign:
             self._one(running, case, whole, BLOWS[self._next(case)])
             fresh = running.starts > started
         if code := running.end():
-            self._found(running, [f"the run ended with {code} and said:\n{running.said[-2000:]}"])
+            self._found(running.log, [f"the run ended with {code} and said:\n{running.said[-2000:]}"])
             return
         faults = store_faults(running.out) + _orphaned(running)
-        self._found(running, faults + (end_faults if case.exact else same_tasks_faults)(running.out, whole))
+        self._found(running.log, faults + (end_faults if case.exact else same_tasks_faults)(running.out, whole))
         if not running.out.joinpath("summary.json").exists():
-            self._found(running, ["it has no summary"])
+            self._found(running.log, ["it has no summary"])
 
     def _one(self, running: Running, case: Case, whole: Path, blow: Blow) -> None:
         """One blow, what holds after it, and on with the run where that was ended by it."""
@@ -176,7 +180,7 @@ class Campaign:
         faults += store_faults(running.out, going=not blow.codes)
         if case.exact:
             faults += metrics_faults(running.out, whole)
-        self._found(running, faults)
+        self._found(running.log, faults)
         if blow.codes and code:
             blow.mend(running)
             running.start()
@@ -200,10 +204,10 @@ class Campaign:
             bag += self.rng.sample(fitting, len(fitting))
         return bag.pop()
 
-    def _found(self, running: Running, faults: list[str]) -> None:
+    def _found(self, where: Path | str, faults: list[str]) -> None:
         for fault in faults:
             self.tally.faults.append(f"round {self.tally.rounds}: {fault}")
-            self.say(f"FAULT in round {self.tally.rounds} ({running.log}): {fault}")
+            self.say(f"FAULT in round {self.tally.rounds} ({where}): {fault}")
 
 
 def _orphaned(running: Running) -> list[str]:
