@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import torch
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
+from agentdistill import child
 from agentdistill.cluster.group import Group
 from agentdistill.cluster.place import Place
 from agentdistill.cluster.trainer import RankedTrainer
@@ -25,6 +27,7 @@ from agentdistill.policies.model import CausalLM
 IDLE = 10.0**6
 """Seconds that a rank waits for something to do: an evaluation may take hours, and a lost controller is noticed at once."""
 _STOP, _WEIGHTS = "stop", "weights"
+_TORCHRUN = "TORCHELASTIC_RUN_ID"  # set for what torchrun has started
 _ANSWERS = (UserError, OSError)
 """What a call may raise on all ranks alike; anything else ends the process."""
 
@@ -140,6 +143,8 @@ def joined(config: Experiment) -> Iterator[Ranks | None]:
     if place is None:
         yield None
         return
+    if _TORCHRUN in os.environ:
+        child.end_with(os.getppid())  # a torchrun that is killed cannot end its ranks, and nobody would know of them
     ranks = Ranks(place, config.train.rank_timeout)
     try:
         yield ranks
