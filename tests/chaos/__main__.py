@@ -9,7 +9,6 @@ was found; `--folder` then holds the log and the folder of each such run. What f
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 import random
@@ -20,8 +19,6 @@ from pathlib import Path
 from tests.chaos.blows import BLOWS
 from tests.chaos.campaign import CASES, Campaign
 from tests.chaos.machine import Stopwatch
-
-HERE = [name for name, case in CASES.items() if case.has != "ray" or importlib.util.find_spec("ray") is not None]
 
 
 def main() -> int:
@@ -36,9 +33,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="by default a new one, which is printed")
     parser.add_argument("--blows", type=int, default=8, help="blows a round")
     parser.add_argument("--only", nargs="+", default=[], choices=list(BLOWS), help="kinds of blow; all by default")
-    parser.add_argument(
-        "--cases", nargs="+", default=HERE, choices=list(CASES), help="experiments; by default all that can run here"
-    )
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="experiments; all by default")
     parser.add_argument("--folder", type=Path, default=None, help="by default a temporary one")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 31) if asked.seed is None else asked.seed

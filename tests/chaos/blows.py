@@ -82,18 +82,6 @@ def hang_rank(running: Running, rng: random.Random) -> bool:
     return _met(running, "ranks") and rng.choice(running.ranks).pause(HANG)
 
 
-@blow("kill an actor", of="ray")
-def kill_actor(running: Running, rng: random.Random) -> bool:
-    """A sampler, a teacher or an environment of the cluster dies; another takes its place."""
-    return _met(running, "actors") and rng.choice(running.actors).signal(signal.SIGKILL)
-
-
-@blow("hang an actor", of="ray")
-def hang_actor(running: Running, rng: random.Random) -> bool:
-    """One stands still, not for as long as its answers may take."""
-    return _met(running, "actors") and rng.choice(running.actors).pause(HANG)
-
-
 @blow("hang the run")
 def hang_run(running: Running, rng: random.Random) -> bool:
     """The run's own process is stopped for longer than a call may take, and goes on."""
@@ -136,7 +124,7 @@ def fill_disk(running: Running, rng: random.Random) -> bool:
     return True
 
 
-def _met(running: Running, who: Literal["workers", "ranks", "actors"] = "workers") -> bool:
+def _met(running: Running, who: Literal["workers", "ranks"] = "workers") -> bool:
     """Wait for such processes; False where the run ends without another."""
     until(lambda: getattr(running, who) or running.over, PATIENCE, f"process of its {who}", running.life)
     return bool(getattr(running, who))

@@ -31,7 +31,6 @@ sampling: {{max_tokens: 8}}
 train: {{iterations: 12, tasks: 3, rollouts: 2, minibatches: 2, lr: 1.0e-3, checkpoint_every: 3}}
 eval: {{tasks: 6, every: 4, every_tasks: 4, temperature: 1.0}}
 """
-CLUSTER = "{samplers: 2, teachers: 1, environments: 2, cpus_per_sampler: 0.2, cpus_per_teacher: 0.2, cpus_per_environment: 0.2}"
 RANKS = 2
 TORCHRUNS = 1  # its exit code, however what it started has ended
 SIZE = 48  # MiB of a disk
@@ -46,7 +45,7 @@ class Case:
 
     options: tuple[str, ...] = ()
     exact: bool = True
-    has: Literal["", "ranks", "ray"] = ""
+    has: Literal["", "ranks"] = ""
 
 
 CASES = {
@@ -54,9 +53,6 @@ CASES = {
     "overlap": Case(("--engine.overlap", "true", "--method.importance", "truncated")),
     "adapter": Case(("--student.lora.r", "4", "--teacher", "{model: ema, privileged: true}", "--method", "opsd")),
     "ranks": Case(("--train.rank_timeout", "60"), has="ranks"),
-    "ray": Case(
-        ("--engine.kind", "ray", "--engine.address", "local", "--engine.ray", CLUSTER, "--env.workers", "0"), has="ray"
-    ),
     "async": Case(("--engine.async_rollouts", "true"), exact=False),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -85,11 +84,6 @@ class Running:
         """Trainer ranks that torchrun started."""
         mine = [each for each in self.processes if "RANK" in each.variables]
         return [each for each in mine if not any(_WORKER in word for word in each.words)]
-
-    @property
-    def actors(self) -> list[Process]:
-        """Ray's processes with an actor of the run in them."""
-        return [each for each in self.processes if re.match(r"ray::\w+Host", each.words[0])]
 
     @property
     def lines(self) -> int:
