@@ -49,7 +49,8 @@ class Ahead:
 
     def __init__(self, student: CausalLM, rollout: Rollout, copy: CausalLM) -> None:
         self._student, self._rollout, self._copy = student, rollout, copy
-        self._thread: threading.Thread | None = None
+        # Not the thread itself: after a `join` that Ctrl-C has cut short, Python 3.11 takes it for ended.
+        self._ended: threading.Event | None = None
         self._iteration = 0
         self._result: Played | BaseException | None = None
 
@@ -63,11 +64,11 @@ class Ahead:
         Raises:
             Exception: what playing them raised.
         """
-        if self._thread is None or self._iteration != iteration:
+        if self._ended is None or self._iteration != iteration:
             self.begin(iteration, plan, params, version)
-        assert self._thread is not None
-        self._thread.join()
-        self._thread, result, self._result = None, self._result, None
+        assert self._ended is not None
+        self._ended.wait()
+        self._ended, result, self._result = None, self._result, None
         if isinstance(result, BaseException):
             raise result
         assert result is not None
@@ -81,20 +82,23 @@ class Ahead:
         rollout.sampler.version = version
         rollout.clock = Clock()
 
+        ended = threading.Event()
+
         def play() -> None:
             try:
                 trajectories = rollout.run(tasks, params, f"iter-{iteration:06d}")
                 self._result = Played(tasks, trajectories, rollout.clock)
             except BaseException as error:
                 self._result = error
+            finally:
+                ended.set()
 
-        self._iteration = iteration
-        self._thread = threading.Thread(target=play, name=f"rollout-{iteration}", daemon=True)
-        self._thread.start()
+        self._iteration, self._ended = iteration, ended
+        threading.Thread(target=play, name=f"rollout-{iteration}", daemon=True).start()
 
     def close(self) -> None:
         """Stop playing what nobody will ask for, at the end of the turn that is being played."""
-        if self._thread is not None:
+        if self._ended is not None:
             self._rollout.stopped = True
-            self._thread.join()
-            self._thread, self._result, self._rollout.stopped = None, None, False
+            self._ended.wait()
+            self._ended, self._result, self._rollout.stopped = None, None, False

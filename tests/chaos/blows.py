@@ -16,6 +16,7 @@ TIMEOUT = 8.0
 """Seconds of `env.timeout` in the harness's experiments: more than a busy machine takes to make a game."""
 HANG = 1.2 * TIMEOUT
 _NO_ROOM = "^agentdistill: .*(room|space)"
+_STOPPED = "^agentdistill: (stopped|trainer rank .* lost)"  # torchrun ends all ranks, and one may see another end first
 Strike = Callable[[Running, random.Random], bool]
 
 
@@ -106,13 +107,13 @@ def kill_run(running: Running, rng: random.Random) -> bool:
     return running.main is not None and running.main.signal(signal.SIGKILL)
 
 
-@blow("terminate the run", codes=(130,), says="agentdistill: stopped")
+@blow("terminate the run", codes=(130,), says=_STOPPED)
 def terminate_run(running: Running, rng: random.Random) -> bool:
     """A cluster takes the machine back."""
     return running.main is not None and running.main.signal(signal.SIGTERM)
 
 
-@blow("interrupt the run", codes=(130,), says="agentdistill: stopped")
+@blow("interrupt the run", codes=(130,), says=_STOPPED)
 def interrupt_run(running: Running, rng: random.Random) -> bool:
     """Ctrl-C."""
     return running.main is not None and running.main.signal(signal.SIGINT)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agentdistill import environment
 from agentdistill.errors import UserError
+from agentdistill.policies.base import SamplingParams
 from agentdistill.policies.model import CausalLM
 from agentdistill.rollout import Rollout
+from agentdistill.training.ahead import Ahead
 from tests.training.looped import BASE, Even, checked, experiment, loop, near
 
 CHANGES: dict[str, Any] = {
@@ -98,3 +104,29 @@ def test_what_playing_ahead_raises_ends_the_run(
 def test_what_cannot_be_combined_is_refused(engine: dict[str, Any], other: dict[str, Any], remedy: str) -> None:
     with pytest.raises(UserError, match=remedy):
         checked({**BASE, "engine": engine, "method": "opd-exact", **other})
+
+
+class Slow:
+    """A rollout in the middle of a long turn, after which it looks whether it is to stop."""
+
+    def __init__(self) -> None:
+        self.sampler, self.clock, self.stopped, self.over = SimpleNamespace(version=0), None, False, False
+
+    def run(self, *_: Any) -> list[Any]:
+        while not self.stopped:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        self.over = True
+        return []
+
+
+def test_after_ctrl_c_whoever_plays_ahead_is_through_before_its_environments_are_closed(
+    make_lm: Callable[[int], CausalLM],
+) -> None:
+    rollout: Any = Slow()
+    ahead = Ahead(make_lm(0), rollout, make_lm(1))
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        ahead.episodes(1, lambda _: [], SamplingParams(), 0)
+    ahead.close()
+    assert rollout.over
