@@ -47,8 +47,14 @@ class Ranks:
 
     def __init__(self, place: Place, timeout: float) -> None:
         self.place, self.size = place, place.world
-        store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        self._group = Group(store, rank, world, timeout, place.local)
+        try:
+            store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+            self._group = Group(store, rank, world, timeout, place.local)
+        except RuntimeError as error:
+            raise UserError(
+                f"trainer rank {place.rank} did not meet all of the {place.world} ranks within {timeout:g} seconds "
+                f"({' '.join(str(error).split())[:120]}); start them together, by torchrun"
+            ) from error
         waits = timeout if rank == 0 else IDLE
         self._orders = distributed.new_group(backend="gloo", timeout=timedelta(seconds=waits))
         self.device = self._group.device

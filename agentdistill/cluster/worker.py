@@ -89,11 +89,19 @@ class RankWorker:
 
         Args:
             weights: of the student by name, on rank 0; None on the others.
+
+        Raises:
+            UserError: when a module cannot be imported on one of them.
         """
-        for module in setup.modules:
-            import_module(module)
+        try:
+            for module in setup.modules:
+                import_module(module)
+            self._setup, self._method = setup, Method.load(setup.method)
+        except UserError:  # a file that is not on this machine, say
+            self._agree(REFUSED)
+            raise
+        self._agree(DONE)
         torch.set_num_threads(setup.threads)
-        self._setup, self._method = setup, Method.load(setup.method)
         self._lm = solid(setup.lm)
         one_pass(self._lm.model)  # or a rank whose rows begin alike would make more passes than another
         mesh = init_device_mesh(self._device.type, (distributed.get_world_size(),))

@@ -174,6 +174,17 @@ def refused(open_: Opener, folder: Path) -> Result:
     return out
 
 
+def absent(open_: Opener, folder: Path) -> Result:
+    """A module of the experiment that cannot be imported on rank 1; then none."""
+    (folder / "world.py").write_text("import os\nif os.environ['RANK'] == '1':\n    raise OSError('not on this machine')\n")
+    student = model(0)
+    try:
+        open_(student, experiment(**{"env.module": str(folder / "world.py")}))
+    except UserError as error:
+        said = str(error)
+    return {"said": said, "next": bench(open_).accumulate([0, 1])}
+
+
 def unwritten(open_: Opener, folder: Path) -> Result:
     """A checkpoint that cannot be written, and another folder that can."""
     made = bench(open_)
@@ -201,8 +212,8 @@ def endless(open_: Opener, folder: Path) -> Result:
 
 
 SCENARIOS: dict[str, Callable[[Opener, Path], Result]] = {
-    "uneven": uneven, "alike": alike, "adapter": adapter, "refused": refused, "unwritten": unwritten, "endless": endless,
-}  # fmt: skip
+    each.__name__: each for each in (uneven, alike, adapter, refused, absent, unwritten, endless)
+}
 
 
 def play(name: str, open_: Opener, folder: Path) -> Result:

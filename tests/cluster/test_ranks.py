@@ -26,7 +26,7 @@ ROUNDING = 1e-7
 
 @pytest.fixture(scope="module")
 def ranked(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return pair.run(tmp_path_factory.mktemp("ranked"), " ".join([*LOOPS, "uneven", "alike", "refused", "unwritten"]))
+    return pair.run(tmp_path_factory.mktemp("ranked"), " ".join([*LOOPS, "uneven", "alike", "refused", "absent", "unwritten"]))
 
 
 def alone(name: str, folder: Path) -> dict[str, Any]:
@@ -95,6 +95,11 @@ def test_what_one_rank_refuses_is_the_controllers_error_and_nothing_gathers(rank
     assert theirs["gradient"].startswith("the gradient at step 7 is inf; the weights were not changed")
     assert theirs["kept"]
     assert theirs["next"] == pytest.approx(ours["next"], rel=1e-5)
+
+
+def test_what_cannot_be_imported_on_one_rank_is_the_controllers_error(ranked: dict[str, Any]) -> None:
+    assert "not on this machine" in ranked["absent"]["said"]
+    assert math.isfinite(ranked["absent"]["next"])
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error_and_the_next_one_is_whole(ranked: dict[str, Any]) -> None:
