@@ -16,7 +16,7 @@ from agentdistill.faults import one_line
 for _name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_worker_niceness"):
     os.environ.setdefault(_name, "0")
 
-import ray  # noqa: E402
+import ray as ray  # noqa: E402, PLC0414
 
 LOCAL = "local"
 
