@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from agentdistill.errors import UserError
 from agentdistill.faults import one_line
 
-for _name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
-    os.environ.setdefault(_name, "0")  # Ray reads them when it is imported
+# Ray reads them when it is imported, or starts a cluster. Its workers would give way to every other process, which is not meant
+# for those that do the work.
+for _name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_worker_niceness"):
+    os.environ.setdefault(_name, "0")
 
-import ray  # noqa: E402
+import ray as ray  # noqa: E402, PLC0414
 
 LOCAL = "local"
 

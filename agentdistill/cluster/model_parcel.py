@@ -53,8 +53,8 @@ def unpack(parcel: Parcel, weights: Weights) -> CausalLM:
     """The model, on a GPU where there is one."""
     lm = solid(pickle.loads(parcel.skeleton))
     bring(lm, {**parcel.fixed, **weights})
-    lm.model.requires_grad_(False)
-    lm.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    model: Any = lm.model.requires_grad_(False)
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return lm
 
 

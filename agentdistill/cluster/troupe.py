@@ -29,7 +29,8 @@ class Shipment:
     """
 
     def __init__(self, lm: CausalLM) -> None:
-        self._lm, self._state = lm, ((0, 0),)
+        self._lm = lm
+        self._state: tuple[tuple[int, int], ...] = ()
         self.number, self.shipped = 0, 0
         self.ref: Any = None
 

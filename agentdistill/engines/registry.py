@@ -252,8 +252,8 @@ class Engines:
         Raises:
             UserError: when one cannot be.
         """
-        for spec, engine in ((player, lambda: self._player), (judge, lambda: self._judge)):
-            if spec(self._setup.section).early:
+        for spec, engine in self._both:
+            if spec.early:
                 engine()
 
     def worker(self) -> Callable[[bytes], Any] | None:
@@ -267,10 +267,16 @@ class Engines:
         return None if host is None else host.trainer
 
     def _host(self, what: str) -> HostingEngine | None:
-        for spec, engine in ((player, lambda: self._player), (judge, lambda: self._judge)):
-            if what in spec(self._setup.section).hosts(self._setup.section):
+        for spec, engine in self._both:
+            if what in spec.hosts(self._setup.section):
                 return cast(HostingEngine, engine())
         return None
+
+    @property
+    def _both(self) -> tuple[tuple[EngineSpec, Callable[[], Engine]], ...]:
+        """Who plays and who scores, and how they are opened."""
+        section = self._setup.section
+        return (player(section), lambda: self._player), (judge(section), lambda: self._judge)
 
     def close(self) -> None:
         """Stop whatever was started."""

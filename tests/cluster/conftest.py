@@ -84,9 +84,9 @@ def cluster() -> Iterator[Any]:
 def setup_of() -> Callable[..., Setup]:
     """What an engine is opened for; actors are small."""
 
-    def make(said: list[str] | None = None, timeout: float = 60, **sizes: Any) -> Setup:
+    def make(said: list[str] | None = None, timeout: float = 120, **sizes: Any) -> Setup:
         cpus = {f"cpus_per_{role}": 0.25 for role in ("sampler", "teacher", "environment")}
-        section = {"kind": "ray", "timeout": timeout, "ray": {**cpus, "wait": 30, "teachers": 0, **sizes}}
+        section = {"kind": "ray", "timeout": timeout, "ray": {**cpus, "wait": 240, "teachers": 0, **sizes}}
         return Setup(EngineSection.model_validate(section), say=(said if said is not None else []).append)
 
     return make

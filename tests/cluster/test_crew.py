@@ -57,12 +57,12 @@ def said() -> list[str]:
 @pytest.fixture
 def crew(cluster: Any, said: list[str]) -> Iterator[Any]:
     """Two of them."""
-    with started(said, timeout=20) as made:
+    with started(said, timeout=60) as made:
         yield made
 
 
 @contextmanager
-def started(said: list[str], timeout: float, wait: float = 20, cpus: float = 0.2) -> Iterator[Any]:
+def started(said: list[str], timeout: float, wait: float = 120, cpus: float = 0.2) -> Iterator[Any]:
     from agentdistill.cluster.crew import Crew
     from agentdistill.cluster.placement import Place, Reservation
 

@@ -50,7 +50,7 @@ def test_a_killed_rank_costs_no_more_than_the_way_from_the_last_checkpoint(
         "train": {"iterations": ITERATIONS, "tasks": TASKS, "lr": 1e-3, "checkpoint_every": 2},
         "eval": {"tasks": 4, "temperature": 1.0},
     }
-    sizes = {"samplers": 0, "teachers": 0, "trainers": 2, "cpus_per_trainer": 0.25, "wait": 60}
+    sizes = {"samplers": 0, "teachers": 0, "trainers": 2, "cpus_per_trainer": 0.25, "wait": 240}
     api.train(experiment, out=tmp_path / "ranks", say=hear, **{"engine.kind": "ray", "engine.ray": sizes})
     api.train(experiment, out=tmp_path / "alone", say=lambda _: None)
     ours, theirs = iterations(tmp_path / "ranks"), iterations(tmp_path / "alone")

@@ -101,7 +101,7 @@ def test_messages_that_are_taken_up_one_by_one_are_the_same(engine: Any, lm: Cau
     requests, found = asked(8), dict[int, Sample]()
     sampler.begin(requests[:5], PARAMS)
     sampler.begin(requests[5:], PARAMS)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while len(found) < 8 and time.monotonic() < until:
         found |= {request.key: sample for request, sample in sampler.advance()}
     same([found[i] for i in range(8)], TransformersSampler(lm).generate(requests, PARAMS))
@@ -117,7 +117,7 @@ def test_a_sampler_that_lets_go_of_its_episodes_leaves_anothers_alone(engine: An
     one.generate(asked(), PARAMS)
     two.begin(asked(), LONG)
     one.release()
-    found, until = dict[int, Sample](), time.monotonic() + 60
+    found, until = dict[int, Sample](), time.monotonic() + 120
     while len(found) < 6 and time.monotonic() < until:
         found |= {request.key: sample for request, sample in two.advance()}
     same([found[i] for i in range(6)], TransformersSampler(lm).generate(asked(), LONG))

@@ -66,7 +66,7 @@ def test_a_run_goes_on_when_a_node_with_actors_of_every_role_is_killed(
             killed.append(threading.Timer(0.1, cluster.remove_node, (doomed,), {"allow_graceful": False}))
             killed[0].start()
 
-    sizes = {"samplers": 2, "teachers": 1, "environments": 2, "spread": True, "wait": 60}
+    sizes = {"samplers": 2, "teachers": 1, "environments": 2, "spread": True, "wait": 240}
     cpus = {f"cpus_per_{role}": 0.25 for role in ("sampler", "teacher", "environment")}
     api.train(
         {
