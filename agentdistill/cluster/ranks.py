@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
-from torch.distributed.distributed_c10d import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from agentdistill.cluster.connect import ray
 from agentdistill.cluster.group import Group
