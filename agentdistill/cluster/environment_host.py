@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,10 +42,12 @@ class EnvironmentHost:
         self._process = WorkerProcess(packed)
         self._node: str = ray.get_runtime_context().get_node_id()
         self._announced = False
+        # Sending gives the link a timeout for a moment, for which a reader of another thread would wait as well.
+        self._link = threading.Lock()
 
     async def ask(self, questions: Sequence[Question]) -> None:
         """See `WorkerProcess.ask`; that it is gone is heard."""
-        with contextlib.suppress(WorkerGone):
+        with contextlib.suppress(WorkerGone), self._link:
             self._process.ask(questions)
 
     async def hang_up(self) -> None:
@@ -63,7 +66,9 @@ class EnvironmentHost:
         while True:
             readable([process], 1.0)
             try:
-                if messages := process.receive():
+                with self._link:
+                    messages = process.receive()
+                if messages:
                     return Heard(messages, self._node, process.memory)
             except WorkerGone:
                 return Heard([], self._node, 0, process.kill())
