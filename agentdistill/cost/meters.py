@@ -21,6 +21,7 @@ from agentdistill.training.head import backward_through_head
 _DEPTHS = (1, 3)  # layers that are measured; what each more costs is the slope
 _DECODED = (3, 11)  # tokens of a message, to tell a step from the prefill before it
 _REPEATS = 3
+_ROWS = 256  # that are decoded at a time, at most; by then arithmetic binds, and no more reading of weights
 _TOKENS = 1024  # in one measured pass, about
 
 
@@ -47,13 +48,14 @@ class Measured:
         self._known: dict[tuple[Any, ...], float] = {}
 
     def decode(self, shape: Shape, rows: int, context: int) -> float:
-        """See `Meter`."""
+        """See `Meter`. Beyond `_ROWS` a step takes as much longer as it has more rows."""
+        beyond, rows = max(1.0, rows / _ROWS), min(rows, _ROWS)
 
         def once(lm: CausalLM) -> float:
             few, more = (self._generated(lm, rows, context, n) for n in _DECODED)
             return max(0.0, more - few) / (_DECODED[1] - _DECODED[0])
 
-        return self._extended(("decode", shape.ref, rows, context), shape, once)
+        return beyond * self._extended(("decode", shape.ref, rows, context), shape, once)
 
     @staticmethod
     def _generated(lm: CausalLM, rows: int, context: int, n: int) -> float:
