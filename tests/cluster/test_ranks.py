@@ -18,8 +18,8 @@ from tests.cluster.scenarios import LOOPS, model, play, weights
 SUMS = ("loss", "grad_norm", "grad_norm_silent", "kl", "entropy", "kd_abs", "rl_abs", "clip_fraction", "log_ratio", "reward")
 """What of a record is a sum over tokens."""
 
-FAINT = ("live", "average")
-"""Where student and teacher are nearly one, so that the loss is what is left of terms that cancel."""
+FAINT = ("live", "average", "clipped")
+"""Whose loss is what is left of terms that cancel: student and teacher are nearly one, or advantages of both signs are summed."""
 ROUNDING = 1e-7
 """Nats: that of a log-prob in fp32."""
 
