@@ -19,7 +19,7 @@ SUMS = ("loss", "grad_norm", "grad_norm_silent", "kl", "entropy", "kd_abs", "rl_
 """What of a record is a sum over tokens."""
 
 FAINT = ("live", "average", "clipped")
-"""Whose loss is what is left of terms that cancel: student and teacher are nearly one, or advantages of both signs are summed."""
+"""Whose loss is what is left of terms that cancel: student and teacher are nearly one, or advantages of both signs add up."""
 ROUNDING = 1e-7
 """Nats: that of a log-prob in fp32."""
 
