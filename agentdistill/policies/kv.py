@@ -69,7 +69,7 @@ class RaggedCache(Cache):
     def copy(self, source: int, rows: Sequence[int], length: int) -> None:
         """Give other rows, which there is room for since the last pass, the first `length` positions of one."""
         for store in (*self.keys, *self.values):
-            store[list(rows), :, :length] = store[source, :, :length]
+            store[list(rows), :, :length] = store[source, :, :length].clone()  # torch refuses a view of all
 
     def _empty(self, like: torch.Tensor) -> torch.Tensor:
         return like.new_zeros((0, like.shape[1], 0, like.shape[3]))

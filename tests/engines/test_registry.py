@@ -34,7 +34,7 @@ def refused(**section: Any) -> str:
 def test_settings_that_mean_nothing_to_an_engine_are_refused() -> None:
     assert "there is no such engine; did you mean 'vllm'" in refused(kind="vlm")
     assert "engine.teacher is 'vlm', and there is no such engine or the URL of a server" in refused(teacher="vlm")
-    assert "known: local, vllm" in (said := refused(teacher="foo"))
+    assert "known: local, ray, vllm" in (said := refused(teacher="foo"))
     assert "vllm-server" not in said
     assert "engine.cache means nothing to engine 'local'" in refused(cache=2)
     assert "engine.url is where a server plays" in refused(url="http://x/v1", teacher="http://y/v1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from agentdistill.policies.kv import RaggedCache
@@ -42,3 +43,14 @@ def test_swapped_rows_change_places_and_a_pass_leaves_other_rows_alone() -> None
     assert torch.equal(cache.keys[0][2, :, :4], first[0])
     assert torch.equal(cache.values[0][0, :, :4], -first[2])
     assert torch.equal(cache.keys[0][1, :, :4], first[1])
+
+
+@pytest.mark.parametrize("length", [5, 64, 128])
+def test_a_copied_row_is_what_its_source_is_also_where_the_cache_is_full(length: int) -> None:
+    cache, first = RaggedCache(), states(1, length, 0)
+    write(cache, slice(0, 1), [0], first, 4)
+    cache.copy(0, [1, 3], length)
+    for row in (0, 1, 3):
+        assert torch.equal(cache.keys[0][row, :, :length], first[0])
+        assert torch.equal(cache.values[0][row, :, :length], -first[0])
+    assert not cache.keys[0][2].any()
