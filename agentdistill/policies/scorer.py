@@ -51,7 +51,8 @@ class TransformersScorer:
     def score(self, requests: Sequence[ScoreRequest]) -> list[TeacherScores]:
         """One pass over each request's ids (see `TeacherScorer`)."""
         self.lm.model.train(False)
-        longest = max((len(r.ids) for r in requests), default=0)
+        sequences = [list(request.ids) for request in requests]
+        longest = max(map(len, sequences), default=0)
         if longest > self.lm.context:
             raise UserError(
                 f"a sequence of {longest} tokens is longer than the {self.lm.context} that scorer '{self.name}' takes; "
@@ -59,13 +60,13 @@ class TransformersScorer:
             )
         head = copy.deepcopy(self.lm.head).requires_grad_(False) if self.live else self.lm.head
         answers: dict[int, TeacherScores] = {}
-        for batch in budget_batches([list(r.ids) for r in requests], self.budget, shares(self.lm)):
+        for batch in budget_batches(sequences, self.budget, shares(self.lm)):
             targets = [np.asarray(requests[i].targets, dtype=np.int64) for i in batch]
-            states = states_at(self.lm, [list(requests[i].ids) for i in batch], [each - 1 for each in targets])
+            states = states_at(self.lm, [sequences[i] for i in batch], [each - 1 for each in targets])
             for i, each, own in zip(batch, targets, torch.split(states, [len(each) for each in targets]), strict=True):
-                ids = torch.as_tensor(np.asarray(requests[i].ids)[each], device=states.device)
+                ids = torch.as_tensor(np.asarray(sequences[i])[each], device=states.device)
                 answers[i] = _scores(HiddenDistribution(own.clone(), head), ids)
-            self._passed(sum(len(requests[i].ids) for i in batch))
+            self._passed(sum(len(sequences[i]) for i in batch))
         return [answers[i] for i in range(len(requests))]
 
 
