@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentdistill.errors import UserError
+from agentdistill.policies.varlen import row_mask, varlen
 
 
 @dataclass(slots=True)
@@ -24,11 +25,14 @@ class CausalLM:
         model: in fp32 (master weights); `device` is where its parameters are.
         name: how logs and stored scores call it.
         context: longest sequence it takes, in tokens.
+        packed: whether passes over several sequences lay them into one row, without padding (see `policies.varlen`); what it is
+            made with is whether the model can.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
+    packed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         windows = {kind for kind in getattr(self.model.config, "layer_types", None) or [] if kind != "full_attention"}
@@ -38,6 +42,7 @@ class CausalLM:
                 "across turns exactly. Choose a model without them."
             )
         self._check_head()
+        self.packed = self._packs()
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +105,26 @@ class CausalLM:
         gap = (whole - self.logits(self.hidden(ids))).abs().max().item()
         if not gap < 1e-3 * max(1.0, whole.abs().max().item()):
             raise UserError(f"model '{self.name}' transforms its logits after the output head; it is not supported yet")
+
+    @torch.no_grad()
+    def _packs(self) -> bool:
+        """Whether two sequences in one row, behind their common beginning, have the states that they have alone.
+
+        It is seen by trying. A model with state of another kind than attention's, with positions that it counts itself, or with
+        an attention of its own does not.
+        """
+        if self.model.config._attn_implementation != "sdpa":
+            return False
+        both = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 6, 7, 8]], device=self.device) % self.vocab_size
+        row, positions = torch.cat([both[0], both[1, 2:]])[None], torch.tensor([[0, 1, *2 * (2, 3, 4)]], device=self.device)
+        expected = self.hidden(both, use_cache=False)
+        try:
+            with varlen(self.model):
+                found = self.hidden(row, position_ids=positions, attention_mask=row_mask(2, (3, 3)), use_cache=False)
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # another model's way to say that it cannot
+            return False
+        gap = (found[0] - torch.cat([expected[0], expected[1, 2:]])).abs().max().item()
+        return gap < 1e-3 * max(1.0, expected.abs().max().item())
 
 
 # Of [positions × vocabulary] at one time. On a CPU 24 MB in fp32: the C library returns tensors above 32 MB, and over 64 MB

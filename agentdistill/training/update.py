@@ -13,7 +13,7 @@ import torch
 from agentdistill.errors import UserError
 from agentdistill.policies.base import TeacherScores
 from agentdistill.policies.model import CausalLM
-from agentdistill.policies.shared import budget_batches, shares, states_at
+from agentdistill.policies.shared import budget_batches, states_at
 from agentdistill.signals import Method, Streams
 from agentdistill.signals.parts import Lazy, Parts
 from agentdistill.training.head import ChunkLoss, backward_through_head
@@ -88,7 +88,7 @@ def accumulate(
     student.model.train(False)  # gradients flow all the same, and dropout would make the student another policy
     totals = Totals()
     chosen = [i for i in segments if np.any(coef[scored.sequences[i].rows] > 0)]
-    for batch in budget_batches([scored.sequences[i].ids.tolist() for i in chosen], budget, shares(student)):
+    for batch in budget_batches([scored.sequences[i].ids.tolist() for i in chosen], budget, student.packed):
         members = [chosen[i] for i in batch]
         tokens = _Tokens(method, scored, streams, coef, members)
 
