@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentdistill.errors import UserError
-from agentdistill.policies.varlen import row_mask, varlen
+from agentdistill.policies.varlen import takes_rows
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class CausalLM:
                 "across turns exactly. Choose a model without them."
             )
         self._check_head()
-        self.packed = self._packs()
+        self.packed = takes_rows(self.model, self.hidden, self.vocab_size)
 
     @property
     def device(self) -> torch.device:
@@ -105,26 +105,6 @@ class CausalLM:
         gap = (whole - self.logits(self.hidden(ids))).abs().max().item()
         if not gap < 1e-3 * max(1.0, whole.abs().max().item()):
             raise UserError(f"model '{self.name}' transforms its logits after the output head; it is not supported yet")
-
-    @torch.no_grad()
-    def _packs(self) -> bool:
-        """Whether two sequences in one row, behind their common beginning, have the states that they have alone.
-
-        It is seen by trying. A model with state of another kind than attention's, with positions that it counts itself, or with
-        an attention of its own does not.
-        """
-        if self.model.config._attn_implementation != "sdpa":
-            return False
-        both = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 6, 7, 8]], device=self.device) % self.vocab_size
-        row, positions = torch.cat([both[0], both[1, 2:]])[None], torch.tensor([[0, 1, *2 * (2, 3, 4)]], device=self.device)
-        expected = self.hidden(both, use_cache=False)
-        try:
-            with varlen(self.model):
-                found = self.hidden(row, position_ids=positions, attention_mask=row_mask(2, (3, 3)), use_cache=False)
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # another model's way to say that it cannot
-            return False
-        gap = (found[0] - torch.cat([expected[0], expected[1, 2:]])).abs().max().item()
-        return gap < 1e-3 * max(1.0, expected.abs().max().item())
 
 
 # Of [positions × vocabulary] at one time. On a CPU 24 MB in fp32: the C library returns tensors above 32 MB, and over 64 MB

@@ -8,7 +8,7 @@ all of them begin alike with may stand once, before them: under causal attention
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -95,3 +95,35 @@ def varlen(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = used
+
+
+@torch.no_grad()
+def takes_rows(model: PreTrainedModel, hidden: Callable[..., Tensor], vocabulary: int) -> bool:
+    """Whether sequences in one row have the states in this model that they have alone; it is seen by trying.
+
+    Two sequences behind their common beginning are held against themselves in rows of their own, what the first one says may
+    not reach the second, and position ids have to be heeded. A model with other state than attention's, with positions that it
+    counts itself, or with an attention of its own fails.
+
+    Args:
+        hidden: ids `[B, L]` and keyword arguments of the model's body → last hidden states `[B, L, d]`.
+    """
+    if model.config._attn_implementation != "sdpa":
+        return False
+    both = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 6, 7, 8]], device=model.device) % vocabulary
+    ids, apart = torch.cat([both[0], both[1, 2:]]), hidden(both, use_cache=False)
+    expected, largest = torch.cat([apart[0], apart[1, 2:]]), float(apart.abs().max())
+
+    def row(first: int, start: int) -> Tensor:
+        given = torch.cat([ids[:2], (ids[2:5] + first) % vocabulary, ids[5:]])
+        positions = torch.tensor([[0, 1, 2, 3, 4, start, start + 1, start + 2]], device=model.device)
+        return hidden(given[None], position_ids=positions, attention_mask=row_mask(2, (3, 3)), use_cache=False)[0]
+
+    try:
+        with varlen(model):
+            found, changed, moved = row(0, 2), row(7, 2), row(0, 5)
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # another model's way to say that it cannot
+        return False
+    right = float((found - expected).abs().max()) < 1e-3 * largest
+    closed = float((changed - found)[5:].abs().max()) < 1e-5 * largest
+    return right and closed and not torch.equal(moved[5:], found[5:])
