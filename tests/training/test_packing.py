@@ -37,9 +37,9 @@ def test_a_run_gives_the_same_losses_with_and_without(tmp_path: Path, monkeypatc
         shapes.clear()
         folder, _ = run(tmp_path / str(packing), **ONLY, **{"train.packing": packing, "train.iterations": 3, "train.lr": 1e-4})
         records[packing] = lines(folder, "iteration")
-        passes = [shape for shape in shapes if shape != (2, 5)]  # what a model is tried with when it is loaded
-        assert len(passes) >= 2 * 3
-        assert all((rows == 1) == (packing is None) for rows, _ in passes)
+        rows = [n for n, columns in shapes if columns > 8]  # fewer are what a model is tried with when it is loaded
+        assert len(rows) >= 2 * 3
+        assert any(n > 1 for n in rows) == (packing is False)
     for one, other in zip(records[None], records[False], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
