@@ -48,7 +48,7 @@ def drawn(options: argparse.Namespace, vocabulary: int) -> list[list[int]]:
 
 
 def update(lm: CausalLM, sequences: list[list[int]], budget: int, side: str) -> tuple[float, float]:
-    """Seconds, by the clock and of processor time, of a forward and backward pass over all sequences, whose gradients are then in `.grad`."""
+    """Seconds, by the clock and of processor time, of a pass over all sequences and back; the gradients are then in `.grad`."""
     lm.packed = side == "packed"
     lm.model.zero_grad(set_to_none=True)
     began, worked = time.perf_counter(), time.process_time()
