@@ -20,6 +20,7 @@ from tests.chaos.campaign import Campaign
 from tests.chaos.checks import end_faults, metrics_faults, store_faults
 from tests.chaos.machine import MARK, Disk, Hang, Process, marked, until
 from tests.forking import Forks
+from tests.needs import needs_mount
 
 SEED = int(os.environ.get("AGENTDISTILL_CHAOS_SEED", "0"))
 
@@ -105,9 +106,8 @@ def test_waiting_ends_without_a_sign_of_life_and_a_mark_finds_whoever_inherited_
 
 def test_a_disk_is_full_until_it_is_cleared(tmp_path: Path) -> None:
     with Disk(tmp_path / "disk", 1) as disk:
-        if not disk.mounted:
-            pytest.skip("no file system may be mounted here; the harness then bounds the run's files instead")
-        disk.fill(0, 8192)
+        needs_mount(disk.mounted)
+        assert disk.fill(8192)
         with pytest.raises(OSError, match="No space left"):
             (disk.folder / "x").write_bytes(bytes(20_000))
         disk.clear()
