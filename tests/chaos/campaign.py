@@ -182,6 +182,7 @@ class Campaign:
             self._found(running.log, [f"the run ended with {code} and said:\n{running.said[-2000:]}"])
             return
         faults = store_faults(running.out) + _orphaned(running)
+        faults += [f"the run came to its end and said:{each[-3000:]}" for each in running.tracebacks]
         self._found(running.log, faults + (same_tasks_faults if self._rounded else end_faults)(running.out, whole))
         if not running.out.joinpath("summary.json").exists():
             self._found(running.log, ["it has no summary"])

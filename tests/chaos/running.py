@@ -23,6 +23,7 @@ GOING = 8.0  # seconds for what a run has started to be gone after it
 _WORKER = "agentdistill.pool_child"
 _HOST = re.compile(r"ray::(\w+Host)\b")  # as Ray names an actor's process
 _TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
+_TROUBLE = re.compile(r"Traceback \(most recent call last\)|Unhandled error \(suppress with ")
 _TORCHRUNS_OWN = ("ChildFailedError", "SignalException")  # how torchrun ends when what it started has failed, or it was told to
 
 
@@ -125,8 +126,8 @@ class Running:
 
     @property
     def tracebacks(self) -> list[str]:
-        """Those in it, but for torchrun's own."""
-        found = self.said.split("Traceback (most recent call last)")[1:]
+        """Those in it, and what Ray prints of an error that nobody heard of; but for torchrun's own."""
+        found = _TROUBLE.split(self.said)[1:]
         return [each for each in found if not any(name in each for name in _TORCHRUNS_OWN)]
 
     def life(self) -> tuple[int, int]:
