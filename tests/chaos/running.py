@@ -120,9 +120,10 @@ class Running:
 
     @property
     def sentence(self) -> str:
-        """The last line of it that is the command's own."""
+        """The last line of it that is the command's own; torchrun's last one on a rank, where it has ended them all before."""
         own = [line for line in self.said.splitlines() if line.startswith("agentdistill: ")]
-        return own[-1] if own else ""
+        torchruns = [line for line in self.said.splitlines() if line.startswith("  traceback : ")]
+        return (own or torchruns or [""])[-1]
 
     @property
     def tracebacks(self) -> list[str]:
