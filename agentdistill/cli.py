@@ -22,7 +22,7 @@ from agentdistill.cli_data import Data, mapping
 from agentdistill.cli_exchange import Export, Import
 from agentdistill.cli_results import Panel, Provenance, Show
 from agentdistill.cli_view import View
-from agentdistill.cluster.place import speaks
+from agentdistill.cluster.rank import speaks
 from agentdistill.errors import UserError
 
 

@@ -5,15 +5,15 @@ with noise as the teacher, fp32) and take their steps in turn, so that what else
 message is forced: both sides compute their logits and sample as ever, and then go on with the given id. So prompts, messages
 and tool results are the same ids on both sides, which is checked, and so are the losses (reverse KL over the vocabulary, a
 mean over the student's tokens). Ours is the loop itself, store and logs included; TRL's is `DistillationTrainer` as it comes,
-in fp32 without gradient checkpointing, with a calculator as its tool. The first step of each side is not counted.
+in fp32 without gradient checkpointing, with a calculator as its tool. Its update takes all four rows in one pass, or, where
+memory does not hold that (32 turns want over 20 GiB), one after the other, with gradient accumulation; it always generates for
+all four together. The first step of each side is not counted.
 
     python3 -m venv trl-venv && trl-venv/bin/pip install torch==2.13.0 'trl==1.16.*' 'transformers>=5.16.1,<5.20'
     python benchmarks/against_trl.py --trl trl-venv/bin/python [--turns 1 8 32] [--repeats 3]
 
 Last line JSON: `ratio_N` at N turns, TRL's seconds over ours, the median of the repeats' ratios; `cpu_ratio_N` the same of
-processor time, which says more where the machine has other work; `memory_8`, our peak resident memory over TRL's. Where memory
-does not hold both sides, `--apart` runs one after the other; where it does not hold TRL's update at all, `ratio_N_at_least` is
-the seconds of its generation alone over those of a whole step of ours.
+processor time, which says more where the machine has other work; `memory_8`, our peak resident memory over TRL's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import json
 import os
 import random
 import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH, LR = 4, 1e-6
+LONG = 16  # turns from which on TRL's update takes a row at a time
 SYSTEM = "Work the task out step by step. Call the calculator for every sum, and give the last result as \\boxed{result}."
 
 
@@ -195,6 +195,7 @@ def trl(about: dict[str, Any]) -> None:
     from trl import DistillationConfig, DistillationTrainer
 
     turns = about["turns"]
+    passes = BATCH if turns >= LONG else 1
     tokenizer = AutoTokenizer.from_pretrained(about["student"], padding_side="left")
 
     def calculator(expression: str) -> str:
@@ -224,7 +225,7 @@ def trl(about: dict[str, Any]) -> None:
     class Gate(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             gate()
-            state["turn"], state["began"], state["busy"] = 0, time.perf_counter(), time.process_time()
+            state.update(turn=0, loss=0.0, began=time.perf_counter(), busy=time.process_time())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             spent, busy = time.perf_counter() - state["began"], time.process_time() - state["busy"]
@@ -234,11 +235,11 @@ def trl(about: dict[str, Any]) -> None:
     row = [[{"role": "system", "content": about["system"]}, {"role": "user", "content": q}] for q in about["tasks"]]
     with tempfile.TemporaryDirectory() as folder:
         settings = DistillationConfig(
-            output_dir=folder, use_cpu=True, bf16=False, gradient_checkpointing=False, per_device_train_batch_size=BATCH,
-            max_steps=about["steps"], learning_rate=LR, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0,
-            beta=1.0, temperature=1.0, top_k=0, max_completion_length=4096, shuffle_dataset=False, report_to=[],
-            logging_steps=10**6, save_strategy="no", disable_tqdm=True, model_init_kwargs={"dtype": "float32"},
-            teacher_model_init_kwargs={"dtype": "float32"},
+            output_dir=folder, use_cpu=True, bf16=False, gradient_checkpointing=False,
+            per_device_train_batch_size=BATCH // passes, gradient_accumulation_steps=passes, max_steps=about["steps"],
+            learning_rate=LR, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, beta=1.0, temperature=1.0,
+            top_k=0, max_completion_length=4096, shuffle_dataset=False, report_to=[], logging_steps=10**6, save_strategy="no",
+            disable_tqdm=True, model_init_kwargs={"dtype": "float32"}, teacher_model_init_kwargs={"dtype": "float32"},
             **({"max_tool_calling_iterations": turns - 1} if turns > 1 else {}),
         )  # fmt: skip
         trainer = DistillationTrainer(
@@ -258,14 +259,13 @@ def trl(about: dict[str, Any]) -> None:
         def generated(inputs: Any) -> Any:
             out = score(inputs)
             state["generate"] = time.perf_counter() - state["began"]
-            print("GENERATED " + json.dumps(state["generate"]), flush=True)
             ids, mask = (torch.cat([out[f"prompt_{part}"], out[f"completion_{part}"]], 1) for part in ("ids", "mask"))
             state["ids"] = [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
             return out
 
         def loss(*arguments: Any, **options: Any) -> Any:
             value = compute(*arguments, **options)
-            state["loss"] = float(value.detach())
+            state["loss"] += float(value.detach())  # each pass's share of the mean over all tokens
             return value
 
         trainer.model.generate, trainer._generate_and_score_completions, trainer.compute_loss = forced_generate, generated, loss
@@ -273,10 +273,6 @@ def trl(about: dict[str, Any]) -> None:
 
 
 # --------------------------------------------------------------------------------------------- the parent
-
-
-class OutOfMemory(Exception):
-    """The system killed a side in its update, after so many seconds of generating."""
 
 
 class Side:
@@ -297,22 +293,12 @@ class Side:
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        generated = 0.0
         for line in self._process.stdout:
             if line.startswith("STEP "):
                 told: dict[str, Any] = json.loads(line[5:])
                 return told
-            if line.startswith("GENERATED "):
-                generated = json.loads(line[10:])
         self._log.flush()
-        if generated and self._process.wait() == -signal.SIGKILL:
-            raise OutOfMemory(generated)
         raise SystemExit(f"side '{self.name}' ended early:\n" + Path(self._log.name).read_text()[-3000:])
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
-        self._process.wait()
 
     def close(self) -> None:
         """End it."""
@@ -328,21 +314,14 @@ def compare(trl_python: str, folder: Path, turns: int, options: argparse.Namespa
     told = material(folder, turns, options.words) | {"steps": options.repeats + 2, "budget": options.budget}
     about.write_text(json.dumps(told))
     steps: dict[str, list[dict[str, Any]]] = {"trl": [], "ours": []}
-    pythons = {"trl": trl_python, "ours": sys.executable}
-    for together in [[name] for name in pythons] if options.apart else [list(pythons)]:
-        sides = [Side(pythons[name], name, about) for name in together]
-        for repeat in range(options.repeats + 1):
-            for side in sides if repeat % 2 else sides[::-1]:
-                try:
-                    steps[side.name].append(side.step())
-                except OutOfMemory as error:
-                    if not options.apart or side.name != "trl":
-                        raise SystemExit(f"{turns} turns: memory does not hold side '{side.name}'; try --apart") from error
-                    return at_least(turns, float(error.args[0]), about)
-                said = f"{turns} turns, step {repeat}, load {os.getloadavg()[0]:.1f}: {side.name}"
-                print(f"{said} {json.dumps(steps[side.name][-1])}", flush=True)
-        for side in sides:
-            side.close()
+    sides = [Side(trl_python, "trl", about), Side(sys.executable, "ours", about)]
+    for repeat in range(options.repeats + 1):
+        for side in sides if repeat % 2 else sides[::-1]:
+            steps[side.name].append(side.step())
+            said = f"{turns} turns, step {repeat}, load {os.getloadavg()[0]:.1f}: {side.name}"
+            print(f"{said} {json.dumps(steps[side.name][-1])}", flush=True)
+    for side in sides:
+        side.close()
     pairs = list(zip(steps["trl"], steps["ours"], strict=True))
     ratios = [a["seconds"] / b["seconds"] for a, b in pairs[1:]]
     return {
@@ -357,19 +336,6 @@ def compare(trl_python: str, folder: Path, turns: int, options: argparse.Namespa
     }  # fmt: skip
 
 
-def at_least(turns: int, generated: float, about: Path) -> dict[str, Any]:
-    """What can be said where TRL's update does not fit into memory: its generation alone over a whole step of ours.
-
-    Both are first steps, so what warms up is in both.
-    """
-    print(f"{turns} turns: TRL was killed for memory in its update, after {generated:.1f} s of generation", flush=True)
-    side = Side(sys.executable, "ours", about)
-    ours = side.step()
-    print(f"{turns} turns: ours {json.dumps(ours)}", flush=True)
-    side.kill()
-    return {"turns": turns, "at_least": generated / ours["seconds"], "generated": generated, **ours}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl", default="trl-venv/bin/python", help="Python of the environment that has TRL 1.16")
@@ -377,7 +343,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--words", type=int, default=100, help="length of the single-turn message, about")
     parser.add_argument("--budget", type=int, default=2048, help="our train.token_budget")
-    parser.add_argument("--apart", action="store_true", help="one side after the other, where memory does not hold both")
     parser.add_argument("--models", type=Path, help="folder in which the two models are kept for the next run")
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--about", type=Path, help=argparse.SUPPRESS)
@@ -394,8 +359,6 @@ def main() -> None:
             found[turns] = compare(options.trl, folder, turns, options)
             print(json.dumps(found[turns]), flush=True)
     out: dict[str, Any] = {"benchmark": "against_trl", "batch": BATCH, "repeats": options.repeats}
-    out |= {f"ratio_{turns}_at_least": round(each["at_least"], 3) for turns, each in found.items() if "at_least" in each}
-    found = {turns: each for turns, each in found.items() if "at_least" not in each}
     for turns, each in found.items():
         out |= {f"ratio_{turns}": round(each["ratio"], 3), f"memory_{turns}": round(each["memory"], 3)}
         out |= {f"cpu_ratio_{turns}": round(each["cpu_ratio"], 3)}

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
+from agentdistill.cluster.attempts import Attempts
 from agentdistill.cluster.connect import ray
 from agentdistill.cluster.placement import Place, Reservation
 from agentdistill.errors import UserError
@@ -16,7 +17,6 @@ from agentdistill.faults import described
 
 DEATHS = 5
 """How often a question may be lost with the actor that it was asked; then it is the question."""
-_AGAIN = 0.5  # seconds between two attempts to start an actor
 
 
 @dataclass(slots=True, eq=False)
@@ -178,27 +178,20 @@ class Crew:
                 self._send(ticket)
 
     def _start(self, members: Sequence[_Member]) -> None:
-        """Start actors, all at the same time; one that Ray sent to a node that is just dying is started again."""
-        until = time.monotonic() + self._wait
+        """Start actors, all at the same time."""
+        attempts = Attempts(self._reservation, self._wait)
         left = list(members)
         while left:
             welcomed = [self._begun(member) for member in left]
             again: list[_Member] = []
             for member, ref in zip(left, welcomed, strict=True):
                 try:
-                    member.node = ray.get(ref, timeout=max(until - time.monotonic(), 0.1))
-                except GetTimeoutError as error:
-                    self._kill(member)
-                    raise self._reservation.missing(member.place.name, self._wait) from error
-                except RayTaskError as error:
-                    raise UserError(f"{member.place.name} could not be started: {described(error.cause or error)}") from error
+                    member.node = ray.get(ref, timeout=attempts.left)
                 except RayError as error:
                     self._kill(member)
-                    if time.monotonic() > until:
-                        raise self._reservation.missing(member.place.name, self._wait, error) from error
+                    attempts.failed(member.place.name, error)
                     again.append(member)
-            if left := again:
-                time.sleep(_AGAIN)
+            left = again
 
     def _begun(self, member: _Member) -> Any:
         kind, arguments = self._made

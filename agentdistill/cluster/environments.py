@@ -18,6 +18,7 @@ from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 
+from agentdistill.cluster.attempts import Attempts
 from agentdistill.cluster.connect import ray
 from agentdistill.cluster.environment_host import EnvironmentHost, Heard
 from agentdistill.cluster.placement import Place, Reservation
@@ -26,7 +27,6 @@ from agentdistill.faults import described
 from agentdistill.pool_local import Question
 from agentdistill.pool_process import GRACE, WorkerGone, readable
 
-_AGAIN = 0.5  # seconds between two attempts to start an actor
 _LINE = 1 << 12
 
 
@@ -51,7 +51,7 @@ class RemoteWorker:
             end.setblocking(False)
         self._packed, self._place, self._reservation = packed, place, reservation
         self._left, self._begun = left, begun
-        self._wait, self._until = wait, time.monotonic() + wait
+        self._attempts = Attempts(reservation, wait)
         self._inbox: deque[Future[Heard]] = deque()
         self._node, self._how, self._lost, self._over = "", "", False, False
         self._actor: Any = None
@@ -78,8 +78,8 @@ class RemoteWorker:
             self._take(self._inbox.popleft(), messages)
         if self._over and not messages:
             raise WorkerGone
-        if not self._node and time.monotonic() > self._until:
-            raise self._reservation.missing(self._place.name, self._wait)
+        if not self._node and self._attempts.over:
+            raise self._attempts.missing(self._place.name)
         return messages
 
     def ended(self) -> bool:
@@ -139,10 +139,8 @@ class RemoteWorker:
         except RayError as error:
             if self._node:
                 self._over, self._lost, self._how = True, True, "its actor was lost"
-            elif time.monotonic() > self._until:
-                raise self._reservation.missing(self._place.name, self._wait, error) from error
-            else:  # sent to a node that was just dying
-                time.sleep(_AGAIN)
+            else:
+                self._attempts.failed(self._place.name, error)
                 self._start()
             return
         if not self._node:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
+from agentdistill.cluster.arrays import Array, array
 from agentdistill.cluster.connect import ray
-from agentdistill.cluster.model_parcel import Array, Parcel, Weights, array, bring, unpack
+from agentdistill.cluster.model_parcel import Parcel, Weights, bring, unpack
 from agentdistill.cluster.player import Player
 from agentdistill.policies.base import Request, Sample, SamplingParams, ScoreRequest
 from agentdistill.policies.load import load_model
@@ -19,7 +19,7 @@ from agentdistill.policies.local import TransformersSampler
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.scorer import HiddenDistribution, TransformersScorer
 
-Scored = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], Array]
+Scored = tuple[Array, Array, Array]
 """Log-probs `[n]`, entropies `[n]` and last hidden states `[n, d]` at a request's targets."""
 
 
@@ -122,7 +122,7 @@ class ModelHost:
         for each in self._scorer.score(requests):
             assert isinstance(each.distribution, HiddenDistribution)
             assert each.entropy is not None
-            out.append((each.logprobs.cpu().numpy(), each.entropy.cpu().numpy(), array(each.distribution.hidden)))
+            out.append((array(each.logprobs), array(each.entropy), array(each.distribution.hidden)))
         return out
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+
+from agentdistill.cluster.arrays import array, tensor
 
 
 @dataclass(slots=True)
@@ -47,10 +48,10 @@ class Packer:
                 if sent is not None:
                     gone.append(sent.name)
                 sent = self._sent[id(module)] = _Sent(weakref.ref(module), state, next(self._names))
-                new[sent.name] = _pickled(module, None)
+                new[sent.name] = pickled(module)
             return sent.name
 
-        body = _pickled(value, name)
+        body = pickled(value, name)
         return pickle.dumps((gone, new, body), protocol=5)
 
 
@@ -70,18 +71,28 @@ class Unpacker:
         gone, new, body = pickle.loads(parcel)
         for name in gone:
             self._modules.pop(name, None)
-        for name, pickled in new.items():
-            self._modules[name] = self._read(pickled)
+        for name, packed in new.items():
+            self._modules[name] = self._read(packed)
         return self._read(body)
 
-    def _read(self, pickled: bytes) -> Any:
-        return _Reader(io.BytesIO(pickled), self._device, self._modules).load()
+    def _read(self, packed: bytes) -> Any:
+        return _Reader(io.BytesIO(packed), self._device, self._modules).load()
 
 
-def _pickled(value: Any, name: Callable[[nn.Module], int] | None) -> bytes:
+def pickled(value: Any, name: Callable[[nn.Module], int] | None = None) -> bytes:
+    """An object with its tensors as arrays, for `unpickled`; those without content (`meta`) stay what they are.
+
+    Args:
+        name: of a module that is not sent along.
+    """
     buffer = io.BytesIO()
     _Writer(buffer, name).dump(value)
     return buffer.getvalue()
+
+
+def unpickled(packed: bytes) -> Any:
+    """What was pickled, on the CPU."""
+    return _Reader(io.BytesIO(packed), torch.device("cpu"), {}).load()
 
 
 class _Writer(pickle.Pickler):
@@ -94,10 +105,8 @@ class _Writer(pickle.Pickler):
     def persistent_id(self, value: Any) -> Any:
         if isinstance(value, nn.Module) and self._name is not None:
             return "module", self._name(value)
-        if type(value) is torch.Tensor or type(value) is nn.Parameter:
-            plain = value.detach().cpu().contiguous()
-            about = (value.dtype, tuple(value.shape), isinstance(value, nn.Parameter), value.requires_grad)
-            return "tensor", plain.reshape(-1).view(torch.uint8).numpy(), about
+        if type(value) in (torch.Tensor, nn.Parameter) and not value.is_meta:
+            return "tensor", array(value), isinstance(value, nn.Parameter), value.requires_grad
         return None
 
 
@@ -107,12 +116,9 @@ class _Reader(pickle.Unpickler):
         self._device, self._modules = device, modules
 
     def persistent_load(self, what: tuple[Any, ...]) -> Any:
-        kind, value, *rest = what
+        kind, value, *about = what
         if kind == "module":
             return self._modules[value]
-        dtype, shape, parameter, trained = rest[0]
-        tensor = torch.empty(shape, dtype=dtype)
-        if value.size:
-            tensor.view(-1).view(torch.uint8).copy_(torch.from_numpy(np.array(value)))
-        tensor = tensor.to(self._device)
-        return nn.Parameter(tensor, trained) if parameter else tensor.requires_grad_(trained)
+        parameter, trained = about
+        own = tensor(value).to(self._device, copy=True)
+        return nn.Parameter(own, trained) if parameter else own.requires_grad_(trained)

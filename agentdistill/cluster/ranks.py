@@ -12,19 +12,19 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from agentdistill.cluster.arrays import Array, array, tensor
+from agentdistill.cluster.attempts import Attempts
 from agentdistill.cluster.connect import ray
 from agentdistill.cluster.group import Group
-from agentdistill.cluster.model_parcel import Array, array, tensor
 from agentdistill.cluster.placement import Place, Reservation
 from agentdistill.cluster.worker import RankWorker, worst
 from agentdistill.errors import UserError
 from agentdistill.faults import described
 from agentdistill.training.trainer import TrainerLost
 
-_AGAIN = 0.5  # seconds between two attempts to start the actors
 _GRACE = 5.0
 """Seconds that the other ranks have to say that one is missing, and so are not taken for lost themselves."""
 
@@ -78,20 +78,15 @@ class RankCrew:
         self, places: Sequence[Place], reservation: Reservation, *, wait: float, timeout: float, patience: float
     ) -> None:
         self._places, self._reservation, self._timeout, self._patience = places, reservation, timeout, patience
-        self.size, self.usable = len(places), True
+        self.size, self.usable = len(places), False
         self._actors: list[Any] = []
-        until = time.monotonic() + wait
-        while True:
+        attempts = Attempts(reservation, wait)
+        while not self.usable:
             try:
-                self._nodes = self._started(max(until - time.monotonic(), _AGAIN))
-                return
+                self._nodes = self._started(attempts.left)
             except RayError as error:
                 self.close()
-                cause = error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error
-                if isinstance(error, RayTaskError | GetTimeoutError) or time.monotonic() > until:
-                    ended = None if isinstance(error, GetTimeoutError) else cause
-                    raise reservation.missing("a trainer rank", wait, ended) from error
-            time.sleep(_AGAIN)  # one was sent to a node that is just dying
+                attempts.failed("a trainer rank", error)
 
     def _started(self, seconds: float) -> list[str]:
         """Start all of them, who meet at a store of their own; the nodes that they are on."""
@@ -101,8 +96,8 @@ class RankCrew:
             kind.options(**self._reservation.options(place)).remote(rank, self.size, self._timeout)
             for rank, place in enumerate(self._places)
         ]
-        self.usable = True
         nodes: list[str] = ray.get([actor.join.remote(here, self._store.port) for actor in self._actors], timeout=seconds)
+        self.usable = True
         return nodes
 
     def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:

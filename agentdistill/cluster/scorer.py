@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
+from agentdistill.cluster.arrays import Array, tensor
 from agentdistill.cluster.host import Scored
-from agentdistill.cluster.model_parcel import tensor
 from agentdistill.cluster.troupe import Troupe
 from agentdistill.engines.registry import LanguageModel
 from agentdistill.errors import UserError
@@ -80,7 +79,7 @@ class RayScorer:
         return self._known
 
 
-def _linear(weight: Any, bias: Any) -> nn.Linear:
+def _linear(weight: Array, bias: Array | None) -> nn.Linear:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     head.weight = nn.Parameter(tensor(weight).to(device, copy=True), requires_grad=False)

@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from agentdistill import child
 from agentdistill.cluster.group import Group
-from agentdistill.cluster.place import Place
+from agentdistill.cluster.rank import Rank
 from agentdistill.cluster.trainer import RankedTrainer
 from agentdistill.cluster.worker import RankWorker, worst
 from agentdistill.config import Experiment
@@ -45,17 +45,17 @@ class Ranks:
         timeout: seconds that ranks at work wait for each other.
     """
 
-    def __init__(self, place: Place, timeout: float) -> None:
-        self.place, self.size = place, place.world
+    def __init__(self, rank: Rank, timeout: float) -> None:
+        self.rank, self.size = rank, rank.world
         try:
-            store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-            self._group = Group(store, rank, world, timeout, place.local)
+            store, number, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+            self._group = Group(store, number, world, timeout, rank.local)
         except RuntimeError as error:
             raise UserError(
-                f"trainer rank {place.rank} did not meet all of the {place.world} ranks within {timeout:g} seconds "
+                f"trainer rank {rank.number} did not meet all of the {rank.world} ranks within {timeout:g} seconds "
                 f"({' '.join(str(error).split())[:120]}); start them together, by torchrun"
             ) from error
-        waits = timeout if rank == 0 else IDLE
+        waits = timeout if number == 0 else IDLE
         self._orders = distributed.new_group(backend="gloo", timeout=timedelta(seconds=waits))
         self.device = self._group.device
         self._worker = RankWorker(self.device)
@@ -64,7 +64,7 @@ class Ranks:
     @property
     def controls(self) -> bool:
         """Whether this is rank 0."""
-        return self.place.rank == 0
+        return self.rank.number == 0
 
     def trainer(self, student: CausalLM, config: Experiment) -> RankedTrainer:
         """A `trainer.Opener`, on rank 0."""
@@ -89,8 +89,9 @@ class Ranks:
 
     def serve(self) -> int:
         """Do what rank 0 says until it says stop, on any other rank; the exit code."""
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing has to be put away here, and rank 0 says what there is to say
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all: rank 0 sends the others home
+        told: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal, or torchrun, sends to all: rank 0 sends the others
+            signal.signal(number, lambda number, _: told.append(number))  # home, and would take one that went before for lost
         try:
             while True:
                 order: list[Any] = [None]
@@ -108,9 +109,9 @@ class Ranks:
         except RuntimeError as error:
             if not _broken(error):
                 raise
-            if 0 in self._group.lost():
+            if not told and 0 in self._group.lost():
                 print(
-                    f"agentdistill: trainer rank {self.place.rank}: rank 0, which ran the experiment, is lost", file=sys.stderr
+                    f"agentdistill: trainer rank {self.rank.number}: rank 0, which ran the experiment, is lost", file=sys.stderr
                 )
             return 1
 
@@ -148,13 +149,13 @@ class Ranks:
 @contextmanager
 def joined(config: Experiment) -> Iterator[Ranks | None]:
     """The ranks of torchrun, where this process is one of them; None where it is not."""
-    place = Place.here()
-    if place is None:
+    rank = Rank.here()
+    if rank is None:
         yield None
         return
     if _TORCHRUN in os.environ:
         child.end_with(os.getppid())  # a torchrun that is killed cannot end its ranks, and nobody would know of them
-    ranks = Ranks(place, config.train.rank_timeout)
+    ranks = Ranks(rank, config.train.rank_timeout)
     try:
         yield ranks
     except BaseException:

@@ -91,9 +91,13 @@ def arguments() -> dict[str, Any]:
     return {"weight_transfer_config": {"backend": NAME}, "worker_extension_cls": f"{__name__}.{Extension.__name__}"}
 
 
-async def send(llm: Any, folder: Path) -> None:
-    """Have vLLM's `AsyncLLM` take the weights in a folder."""
+async def begin(llm: Any) -> None:
+    """Prepare vLLM's `AsyncLLM`, once."""
     await llm.init_weight_transfer_engine(WeightTransferInitRequest())
+
+
+async def send(llm: Any, folder: Path) -> None:
+    """Have it take the weights in a folder."""
     await llm.start_weight_update()
     await llm.update_weights(WeightTransferUpdateRequest({"path": str(folder / "model.safetensors")}))
     await llm.finish_weight_update()

@@ -92,7 +92,10 @@ class AsyncVllm:
         self._thread.start()
 
         async def start() -> Any:  # within the loop, where its output handler is to run
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**{**arguments, **section.options}))
+            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**{**arguments, **section.options}))
+            if self._transfer:
+                await self._transfer.begin(llm)
+            return llm
 
         try:
             self._llm: Any = self._guarded(start(), guard)

@@ -238,9 +238,10 @@ def _student_pass(
     """Fill the student's columns on all targets."""
     student.model.train(False)
     size = chunk_rows(student.head)
-    for batch in budget_batches([s.ids.tolist() for s in sequences], budget, shares(student)):
+    inputs = [s.ids.tolist() for s in sequences]
+    for batch in budget_batches(inputs, budget, shares(student)):
         members = [sequences[i] for i in batch]
-        states = states_at(student, [s.ids.tolist() for s in members], [s.targets - 1 for s in members])
+        states = states_at(student, [inputs[i] for i in batch], [s.targets - 1 for s in members])
         for i, sequence, own in zip(batch, members, torch.split(states, [len(s.targets) for s in members]), strict=True):
             distribution = answers[i].distribution if answers is not None else None
             for start in range(0, len(sequence.targets), size):

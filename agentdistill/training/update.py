@@ -88,9 +88,9 @@ def accumulate(
     student.model.train(False)  # gradients flow all the same, and dropout would make the student another policy
     totals = Totals()
     chosen = [i for i in segments if np.any(coef[scored.sequences[i].rows] > 0)]
-    for batch in budget_batches([scored.sequences[i].ids.tolist() for i in chosen], budget, shares(student)):
-        members = [chosen[i] for i in batch]
-        tokens = _Tokens(method, scored, streams, coef, members)
+    ids = [scored.sequences[i].ids.tolist() for i in chosen]
+    for batch in budget_batches(ids, budget, shares(student)):
+        tokens = _Tokens(method, scored, streams, coef, [chosen[i] for i in batch], [ids[i] for i in batch])
 
         def loss(part: slice, logits: torch.Tensor, tokens: _Tokens = tokens) -> torch.Tensor:
             share = tokens.loss(part, logits, totals)
@@ -112,11 +112,13 @@ def accumulate(
 class _Tokens:
     """The `n` tokens of some segments that carry loss, and their loss. What carries none never reaches the head."""
 
-    def __init__(self, method: Method, scored: Scored, streams: Streams, coef: FloatArray, members: Sequence[int]) -> None:
+    def __init__(
+        self, method: Method, scored: Scored, streams: Streams, coef: FloatArray, members: Sequence[int], ids: list[list[int]]
+    ) -> None:
         self._method, self._scored, self._streams, self._coef = method, scored, streams, coef
         self._unread = scored.student if scored.table.pending else None
         self._segments = [scored.sequences[i] for i in members]
-        self._members = members
+        self._members, self._inputs = members, ids
         kept = [np.flatnonzero(coef[s.rows] > 0) for s in self._segments]
         self._owner: IntArray = np.repeat(np.arange(len(kept)), [len(each) for each in kept])
         self._token: IntArray = np.concatenate(kept)
@@ -131,7 +133,7 @@ class _Tokens:
 
     def states(self, student: CausalLM) -> torch.Tensor:
         """`[n, d]` last hidden states that the tokens are predicted from."""
-        return states_at(student, [s.ids.tolist() for s in self._segments], self._columns)
+        return states_at(student, self._inputs, self._columns)
 
     def loss(self, part: slice, logits: torch.Tensor, totals: Totals) -> torch.Tensor:
         """What these tokens, with logits `[c, V]`, add to the loss; they are counted in `totals`."""

@@ -1,8 +1,9 @@
-"""A rank's process, as tests start it: its place and the scenarios are in its environment."""
+"""A rank's process, as tests start it: its number and the scenarios are in its environment."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from agentdistill.cluster.place import Place
+from agentdistill.cluster.rank import Rank
 from agentdistill.cluster.torchrun import Ranks
 from agentdistill.errors import UserError
 from tests.cluster.scenarios import play
 
 torch.set_num_threads(1)
-place = Place.here()
-assert place is not None
-ranks = Ranks(place, float(os.environ["RANKS_TIMEOUT"]))
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+rank = Rank.here()
+assert rank is not None
+ranks = Ranks(rank, float(os.environ["RANKS_TIMEOUT"]))
 if not ranks.controls:
     code = ranks.serve()
     ranks.close(failed=bool(code))
@@ -34,4 +36,8 @@ except UserError as error:
     print(f"refused: {error}")
     ranks.close(failed=True)
     sys.exit(1)
+except KeyboardInterrupt:
+    print("stopped")
+    ranks.close(failed=True)
+    sys.exit(130)
 ranks.close(failed=False)

@@ -48,6 +48,12 @@ def test_a_rank_that_stands_still_is_named_once_the_others_have_waited(pair: Pai
     assert said[0].startswith("refused: trainer rank 1 is lost")
 
 
+def test_ranks_that_are_all_told_to_end_take_none_for_lost(pair: Pair, working: list[int]) -> None:
+    for process in reversed(working):  # as torchrun does when it is told to
+        os.kill(process, signal.SIGTERM)
+    assert pair.wait() == ([130, 1], ["stopped\n", ""])
+
+
 def test_without_the_controller_the_others_end_too(pair: Pair, working: list[int]) -> None:
     os.kill(working[0], signal.SIGKILL)
     codes, said = pair.wait()

@@ -10,21 +10,21 @@ from agentdistill.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Rank:
     """A process among the trainer ranks.
 
     Attributes:
-        rank: from 0, who runs the experiment.
+        number: from 0, who runs the experiment.
         world: how many there are.
         local: its number on its machine, and of its GPU there.
     """
 
-    rank: int
+    number: int
     world: int
     local: int
 
     @classmethod
-    def here(cls, environ: Mapping[str, str] = os.environ) -> Place | None:
+    def here(cls, environ: Mapping[str, str] = os.environ) -> Rank | None:
         """This process's; None where it is the only one.
 
         Raises:
@@ -33,10 +33,10 @@ class Place:
         if "RANK" not in environ or "WORLD_SIZE" not in environ or "MASTER_ADDR" not in environ:
             return None
         try:
-            place = cls(int(environ["RANK"]), int(environ["WORLD_SIZE"]), int(environ.get("LOCAL_RANK", environ["RANK"])))
+            rank = cls(int(environ["RANK"]), int(environ["WORLD_SIZE"]), int(environ.get("LOCAL_RANK", environ["RANK"])))
         except ValueError as error:
             raise UserError("RANK, WORLD_SIZE and LOCAL_RANK are set by torchrun, and one of them is no number") from error
-        return place if place.world > 1 else None
+        return rank if rank.world > 1 else None
 
 
 def speaks(environ: Mapping[str, str] = os.environ) -> bool:
