@@ -86,7 +86,7 @@ class Crew:
 
     def tell(self, place: int, method: str, *arguments: Any) -> None:
         """As `put`, and nobody will ask for the answer, or mind if there is none."""
-        if (actor := self._members[place].actor) is not None:  # else another thread replaces it, and a new one knows nothing yet
+        if (actor := self._members[place].actor) is not None:  # another thread replaces it, by one that knows nothing yet
             getattr(actor, method).remote(*arguments)
 
     def all(self, tickets: Iterable[Ticket]) -> list[Any]:

@@ -52,11 +52,13 @@ class Case:
         has: what only some blows can strike, see `Blow.of`; with `ranks` torchrun starts it, with `nodes` it connects to a
             cluster, and with `ray` alone it starts its own.
         exact: whether its numbers are to be the undisturbed run's to the bit.
+        like: the case that gives the same numbers undisturbed, to the bit, and has no cluster to be started.
     """
 
     options: tuple[str, ...] = ()
     has: tuple[str, ...] = ()
     exact: bool = True
+    like: str = ""
 
 
 def _ray(sizes: str, *options: str) -> tuple[str, ...]:
@@ -66,6 +68,7 @@ def _ray(sizes: str, *options: str) -> tuple[str, ...]:
 _AHEAD = ("--engine.overlap", "true", "--method.importance", "truncated")
 _PACED = ("--engine.async_rollouts", "true")
 _PLAYED = "samplers: 2, teachers: 1, environments: 2"
+_ALONE = "samplers: 1, teachers: 1, environments: 2"  # with one sampler the same episodes share a batch as in one process
 _HOME = ("--env.workers", "0", "--engine.address", "local")
 CASES = {
     "plain": Case(),
@@ -74,9 +77,9 @@ CASES = {
     "ranks": Case(("--train.rank_timeout", "60"), ("ranks",)),
     "async": Case(_PACED, exact=False),
     "ray": Case(_ray(f"{_PLAYED}, spread: true", "--env.workers", "0"), ("ray", "nodes")),
-    "ray-ranks": Case(_ray("samplers: 1, teachers: 1, environments: 2, trainers: 2", *_HOME), ("ray", "trainers")),
-    "ray-overlap": Case(_ray(_PLAYED, *_HOME, *_AHEAD), ("ray",)),
-    "ray-async": Case(_ray(_PLAYED, *_HOME, *_PACED), ("ray",), exact=False),
+    "ray-ranks": Case(_ray(f"{_ALONE}, trainers: {RANKS}", *_HOME), ("ray", "trainers"), like="ranks"),
+    "ray-overlap": Case(_ray(_ALONE, *_HOME, *_AHEAD), ("ray",), like="overlap"),
+    "ray-async": Case(_ray(_PLAYED, *_HOME, *_PACED), ("ray",), exact=False, like="async"),
 }
 
 
@@ -129,7 +132,7 @@ class Campaign:
         self._rounded = not CASES[name].exact
         with self._run(label, name) as running:
             try:
-                self._strike(running, CASES[name], whole, blows, self._seconds[name] / 3)
+                self._strike(running, CASES[name], whole, blows, self._seconds[CASES[name].like or name] / 3)
             except (Hang, AssertionError) as error:
                 where = running.stacks() if isinstance(error, Hang) else ""
                 self._found(running.log, [f"{error}\n{where}"])
@@ -139,7 +142,8 @@ class Campaign:
                 shutil.copytree(running.out, self.folder / f"{label}-kept")
 
     def whole(self, name: str) -> Path:
-        """The folder of a case's undisturbed run, which is made once."""
+        """The folder of a case's undisturbed run, or of its like's, which is made once."""
+        name = CASES[name].like or name
         folder = self.folder / f"whole-{name}"
         if name not in self._seconds:
             with self._run(f"undisturbed-{name}", name) as running:
