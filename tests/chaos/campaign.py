@@ -34,7 +34,7 @@ train: {{iterations: 12, tasks: 3, rollouts: 2, minibatches: 2, lr: 1.0e-3, chec
 eval: {{tasks: 6, every: 4, every_tasks: 4, temperature: 1.0}}
 """
 RAY = ("--engine.kind", "ray", "--engine.timeout", str(ANSWER))
-ACTORS = "cpus_per_sampler: 0.2, cpus_per_teacher: 0.2, cpus_per_environment: 0.2, cpus_per_trainer: 0.2, wait: 60"
+ACTORS = "cpus_per_sampler: 0.2, cpus_per_teacher: 0.2, cpus_per_environment: 0.2, cpus_per_trainer: 0.2, wait: 100"
 RANKS = 2
 NODES = 3
 TORCHRUNS = 1  # its exit code, however what it started has ended
