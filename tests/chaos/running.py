@@ -18,7 +18,7 @@ from tests.chaos.nodes import Nodes
 from tests.forking import Forks
 
 PATIENCE = 300.0
-"""Seconds without a new line of metrics or log that count as a hang; importing torch takes two minutes where ten others compute."""
+"""Seconds without a new line of metrics or log that count as a hang: importing torch takes minutes on a busy machine."""
 GOING = 8.0  # seconds for what a run has started to be gone after it
 _WORKER = "agentdistill.pool_child"
 _HOST = re.compile(r"ray::(\w+Host)\b")  # as Ray names an actor's process
