@@ -106,7 +106,7 @@ class Campaign:
         seed: which blows fall, and when.
         say: takes a line for every blow and every fault.
         blows: names of those that fall; all by default.
-        forks: see `Running`.
+        forks: see `Running`; torchrun starts its own.
     """
 
     def __init__(
@@ -165,7 +165,8 @@ class Campaign:
             nodes = stack.enter_context(Nodes(uuid.uuid4().hex, NODES)) if "nodes" in case.has else None
             options = case.options if nodes is None else (*case.options, "--engine.address", nodes.address)
             ranks = RANKS if "ranks" in case.has else 0
-            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, options, ranks, nodes, self._forks)
+            forks = None if ranks else self._forks
+            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, options, ranks, nodes, forks)
             try:
                 yield running
             finally:
