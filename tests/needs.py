@@ -81,6 +81,12 @@ def needs_chromium() -> tuple[str, str]:
     return str(browser), str(driver)
 
 
+def needs_mount(mounted: bool) -> None:
+    """A file system of a test's own, which can be filled."""
+    if not mounted:
+        missing("no file system may be mounted here (it needs root), so that no disk can be filled")
+
+
 def needs_vllm() -> None:
     """vLLM in this interpreter; where another one has it, the tests that need it are run there (`make test-vllm`)."""
     if importlib.util.find_spec("vllm") is not None:

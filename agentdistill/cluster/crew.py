@@ -86,7 +86,8 @@ class Crew:
 
     def tell(self, place: int, method: str, *arguments: Any) -> None:
         """As `put`, and nobody will ask for the answer, or mind if there is none."""
-        getattr(self._members[place].actor, method).remote(*arguments)
+        if (actor := self._members[place].actor) is not None:  # another thread replaces it, by one that knows nothing yet
+            getattr(actor, method).remote(*arguments)
 
     def all(self, tickets: Iterable[Ticket]) -> list[Any]:
         """Every answer, in order; raises as `some` does."""

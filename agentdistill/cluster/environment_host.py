@@ -46,8 +46,8 @@ class EnvironmentHost:
         self._link = threading.Lock()
 
     async def ask(self, questions: Sequence[Question]) -> None:
-        """See `WorkerProcess.ask`; that it is gone is heard."""
-        with contextlib.suppress(WorkerGone), self._link:
+        """See `WorkerProcess.ask`; that it is gone is heard, and its link may be closed by then."""
+        with contextlib.suppress(WorkerGone, OSError), self._link:
             self._process.ask(questions)
 
     async def hang_up(self) -> None:

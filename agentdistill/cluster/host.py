@@ -124,3 +124,11 @@ class ModelHost:
             assert each.entropy is not None
             out.append((array(each.logprobs), array(each.entropy), array(each.distribution.hidden)))
         return out
+
+
+class SamplerHost(ModelHost):
+    """One that plays, as `ps` and Ray's dashboard name it."""
+
+
+class TeacherHost(ModelHost):
+    """One that scores."""

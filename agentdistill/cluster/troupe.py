@@ -8,7 +8,7 @@ from typing import Any
 
 from agentdistill.cluster.connect import ray
 from agentdistill.cluster.crew import Crew
-from agentdistill.cluster.host import ModelHost
+from agentdistill.cluster.host import ModelHost, SamplerHost, TeacherHost
 from agentdistill.cluster.model_parcel import moving, pack
 from agentdistill.cluster.placement import Place, Reservation
 from agentdistill.engines.registry import LanguageModel, Setup
@@ -17,6 +17,7 @@ from agentdistill.policies.load import folder_of
 from agentdistill.policies.model import CausalLM
 
 _NUMBERS = itertools.count(1)
+_HOSTS: dict[str, type[ModelHost]] = {"sampler": SamplerHost, "teacher": TeacherHost}
 
 
 class Shipment:
@@ -78,7 +79,7 @@ class Troupe:
 
         threads = max(1, int(places[0].cpus))
         self.crew = Crew(
-            places, reservation, (ModelHost, (threads, setup.budget)), welcome=welcome, timeout=section.timeout,
+            places, reservation, (_HOSTS[places[0].role], (threads, setup.budget)), welcome=welcome, timeout=section.timeout,
             wait=section.ray.wait, say=setup.say,
         )  # fmt: skip
 

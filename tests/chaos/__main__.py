@@ -9,6 +9,7 @@ was found; `--folder` then holds the log and the folder of each such run. What f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -20,8 +21,9 @@ from pathlib import Path
 from tests.chaos.blows import BLOWS
 from tests.chaos.campaign import CASES, Campaign
 from tests.chaos.machine import Stopwatch
+from tests.forking import Forks
 
-HERE = [name for name, case in CASES.items() if case.has != "ray" or importlib.util.find_spec("ray") is not None]
+HERE = [name for name, case in CASES.items() if "ray" not in case.has or importlib.util.find_spec("ray") is not None]
 
 
 def main() -> int:
@@ -39,6 +41,9 @@ def main() -> int:
     parser.add_argument(
         "--cases", nargs="+", default=HERE, choices=list(CASES), help="experiments; by default all that can run here"
     )
+    parser.add_argument(
+        "--forks", action="store_true", help="start in forks of a process that has imported everything: for a busy machine"
+    )
     parser.add_argument("--folder", type=Path, default=None, help="by default a temporary one")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 31) if asked.seed is None else asked.seed
@@ -49,11 +54,13 @@ def main() -> int:
     def say(line: str) -> None:
         print(f"{watch.seconds:7.1f} s  {line}", flush=True)
 
-    campaign = Campaign(folder, seed, say, asked.only)
-    for case in itertools.cycle(asked.cases):
-        if watch.seconds > 60 * asked.minutes:
-            break
-        campaign.round(case, asked.blows)
+    with Forks(undrawn=True) if asked.forks else contextlib.nullcontext() as forks:
+        campaign = Campaign(folder, seed, say, asked.only, forks)
+        with contextlib.suppress(KeyboardInterrupt):  # what was done until then is said all the same
+            for case in itertools.cycle(asked.cases):
+                if watch.seconds > 60 * asked.minutes:
+                    break
+                campaign.round(case, asked.blows)
     print(json.dumps({"seed": seed, "seconds": round(watch.seconds)} | campaign.tally.as_dict()))
     return bool(campaign.tally.faults)
 

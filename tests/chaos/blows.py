@@ -7,16 +7,18 @@ import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-from tests.chaos.machine import until
+from tests.chaos.machine import Process, until
 from tests.chaos.running import PATIENCE, Running
 
 TIMEOUT = 8.0
 """Seconds of `env.timeout` in the harness's experiments: more than a busy machine takes to make a game."""
 HANG = 1.2 * TIMEOUT
+ANSWER = 15.0
+"""Seconds of `engine.timeout`: longer than the run itself is made to stand still."""
 _NO_ROOM = "^agentdistill: .*(room|space)"
-_STOPPED = "^agentdistill: (stopped|trainer rank .* lost)"  # torchrun ends all ranks, and one may see another end first
+_STOPPED = "^agentdistill: stopped"
+_LOST = r"(is|are) lost|Signal 9 \(SIGKILL\) received"  # rank 0, and torchrun may end the other one before it can say so
 Strike = Callable[[Running, random.Random], bool]
 
 
@@ -29,7 +31,8 @@ class Blow:
         codes: exit codes of a run that ends by it; none: the run goes on as if nothing had happened.
         says: the last sentence of such a run, as a regular expression.
         mend: what has to be done before it can go on.
-        of: the only kind of case that it can strike, such as `ranks`; every one by default.
+        of: what a case must have to be struck by it, such as `ranks`; every one can be by default.
+        rounds: whether what goes on may differ from the undisturbed run by rounding, and so rarely by a token.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Blow:
     says: str = ""
     mend: Callable[[Running], None] = lambda running: None
     of: str = ""
+    rounds: bool = False
 
 
 BLOWS: dict[str, Blow] = {}
@@ -71,7 +75,7 @@ def hang_environment(running: Running, rng: random.Random) -> bool:
     return _met(running) and rng.choice(running.workers).pause(HANG)
 
 
-@blow("kill a rank", codes=(1,), says="(is|are) lost", of="ranks")
+@blow("kill a rank", codes=(1,), says=_LOST, of="ranks")
 def kill_rank(running: Running, rng: random.Random) -> bool:
     """One trainer rank dies, the first or another; the others end with it."""
     return _met(running, "ranks") and rng.choice(running.ranks).signal(signal.SIGKILL)
@@ -83,16 +87,61 @@ def hang_rank(running: Running, rng: random.Random) -> bool:
     return _met(running, "ranks") and rng.choice(running.ranks).pause(HANG)
 
 
-@blow("kill an actor", of="ray")
-def kill_actor(running: Running, rng: random.Random) -> bool:
-    """A sampler, a teacher or an environment of the cluster dies; another takes its place."""
-    return _met(running, "actors") and rng.choice(running.actors).signal(signal.SIGKILL)
+@blow("kill a sampler", of="ray", rounds=True)
+def kill_sampler(running: Running, rng: random.Random) -> bool:
+    """One is gone; its successor computes an episode's context at once, and not turn by turn."""
+    return _kill_actor(running, rng, "SamplerHost")
 
 
-@blow("hang an actor", of="ray")
-def hang_actor(running: Running, rng: random.Random) -> bool:
-    """One stands still, not for as long as its answers may take."""
-    return _met(running, "actors") and rng.choice(running.actors).pause(HANG)
+@blow("hang a sampler", of="ray", rounds=True)
+def hang_sampler(running: Running, rng: random.Random) -> bool:
+    """One stands still for longer than an answer may take, and is replaced where it was asked something."""
+    return _hang_actor(running, rng, "SamplerHost")
+
+
+@blow("kill a teacher", of="ray")
+def kill_teacher(running: Running, rng: random.Random) -> bool:
+    """What it did not score its successor scores, to the same bit."""
+    return _kill_actor(running, rng, "TeacherHost")
+
+
+@blow("hang a teacher", of="ray")
+def hang_teacher(running: Running, rng: random.Random) -> bool:
+    """As a sampler."""
+    return _hang_actor(running, rng, "TeacherHost")
+
+
+@blow("kill an environment's actor", of="ray")
+def kill_environment_actor(running: Running, rng: random.Random) -> bool:
+    """And so the worker that it holds."""
+    return _kill_actor(running, rng, "EnvironmentHost")
+
+
+@blow("hang an environment's actor", of="ray")
+def hang_environment_actor(running: Running, rng: random.Random) -> bool:
+    """Its worker is well, and nobody hears of it."""
+    return _hang_actor(running, rng, "EnvironmentHost", HANG)
+
+
+@blow("kill a trainer's actor", of="trainers")
+def kill_trainer(running: Running, rng: random.Random) -> bool:
+    """All ranks begin anew, from the last checkpoint, in the same command."""
+    return _kill_actor(running, rng, "RankHost")
+
+
+@blow("hang a trainer's actor", of="trainers")
+def hang_trainer(running: Running, rng: random.Random) -> bool:
+    """As if it were gone, where it is asked something."""
+    return _hang_actor(running, rng, "RankHost")
+
+
+@blow("kill a node", of="nodes", rounds=True)
+def kill_node(running: Running, rng: random.Random) -> bool:
+    """Whoever was on it is replaced elsewhere, or on the node that comes for it."""
+    if running.nodes is None or not (_met(running, "EnvironmentHost") and running.main):
+        return False
+    running.nodes.kill(rng)
+    return True
 
 
 @blow("hang the run")
@@ -121,23 +170,32 @@ def interrupt_run(running: Running, rng: random.Random) -> bool:
 
 def _room(running: Running) -> None:
     """What cannot begin on a full disk says so too; then there is room again."""
-    if running.disk.mounted:
-        running.start()
-        if (code := running.end()) != 1 or not re.search(_NO_ROOM, running.sentence) or running.tracebacks:
-            raise AssertionError(f"begun on a full disk, the run ended with {code} and said:\n{running.said}")
+    running.start()
+    if (code := running.end()) != 1 or not re.search(_NO_ROOM, running.sentence) or running.tracebacks:
+        raise AssertionError(f"begun on a full disk, the run ended with {code} and said:\n{running.said}")
     running.disk.clear()
 
 
 @blow("fill the disk", codes=(1,), says=_NO_ROOM, mend=_room)
 def fill_disk(running: Running, rng: random.Random) -> bool:
     """Nothing more can be written, or some thousand bytes only: the run ends at the next file, wherever that is."""
-    if running.main is None:
-        return False
-    running.disk.fill(running.main.pid, rng.choice([0, 0, 4 << 10, 64 << 10, 256 << 10]))
-    return True
+    return running.main is not None and running.disk.fill(rng.choice([0, 0, 4 << 10, 64 << 10, 256 << 10]))
 
 
-def _met(running: Running, who: Literal["workers", "ranks", "actors"] = "workers") -> bool:
-    """Wait for such processes; False where the run ends without another."""
-    until(lambda: getattr(running, who) or running.over, PATIENCE, f"process of its {who}", running.life)
-    return bool(getattr(running, who))
+def _kill_actor(running: Running, rng: random.Random, host: str) -> bool:
+    return _met(running, host) and rng.choice(running.actors(host)).signal(signal.SIGKILL)
+
+
+def _hang_actor(running: Running, rng: random.Random, host: str, seconds: float = 1.2 * ANSWER) -> bool:
+    return _met(running, host) and rng.choice(running.actors(host)).pause(seconds)
+
+
+def _met(running: Running, who: str = "workers") -> bool:
+    """Wait for such processes: `workers`, `ranks`, or actors of a class; False where the run ends without another."""
+
+    def there() -> list[Process]:
+        found: list[Process] = running.actors(who) if who.endswith("Host") else getattr(running, who)
+        return found
+
+    until(lambda: there() or running.over, PATIENCE, f"process of its {who}", running.life)
+    return bool(there())

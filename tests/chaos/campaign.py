@@ -6,15 +6,17 @@ import contextlib
 import random
 import re
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tests.chaos.blows import BLOWS, TIMEOUT, Blow
+from tests.chaos.blows import ANSWER, BLOWS, TIMEOUT, Blow
 from tests.chaos.checks import end_faults, metrics_faults, same_tasks_faults, store_faults
 from tests.chaos.machine import Disk, Hang, Stopwatch, until
+from tests.chaos.nodes import Nodes
 from tests.chaos.running import PATIENCE, Running
 from tests.forking import Forks
 
@@ -31,8 +33,10 @@ sampling: {{max_tokens: 8}}
 train: {{iterations: 12, tasks: 3, rollouts: 2, minibatches: 2, lr: 1.0e-3, checkpoint_every: 3}}
 eval: {{tasks: 6, every: 4, every_tasks: 4, temperature: 1.0}}
 """
-CLUSTER = "{samplers: 2, teachers: 1, environments: 2, cpus_per_sampler: 0.2, cpus_per_teacher: 0.2, cpus_per_environment: 0.2}"
+RAY = ("--engine.kind", "ray", "--engine.timeout", str(ANSWER))
+ACTORS = "cpus_per_sampler: 0.2, cpus_per_teacher: 0.2, cpus_per_environment: 0.2, cpus_per_trainer: 0.2, wait: 100"
 RANKS = 2
+NODES = 3
 TORCHRUNS = 1  # its exit code, however what it started has ended
 SIZE = 48  # MiB of a disk
 EARLY = 0.4  # of the blows that are first after a start fall before there may be metrics
@@ -41,23 +45,41 @@ FIRST, LATER = 0.7, 0.4  # seconds after a start, at least, and after a line, at
 
 @dataclass(frozen=True)
 class Case:
-    """An experiment under blows: what it changes, whether its numbers are to be the undisturbed run's to the bit, and what it
-    has that only some blows can strike."""
+    """An experiment under blows.
+
+    Attributes:
+        options: what it changes.
+        has: what only some blows can strike, see `Blow.of`; with `ranks` torchrun starts it, with `nodes` it connects to a
+            cluster, and with `ray` alone it starts its own.
+        exact: whether its numbers are to be the undisturbed run's to the bit.
+        like: the case that gives the same numbers undisturbed, to the bit, and has no cluster to be started.
+    """
 
     options: tuple[str, ...] = ()
+    has: tuple[str, ...] = ()
     exact: bool = True
-    has: Literal["", "ranks", "ray"] = ""
+    like: str = ""
 
 
+def _ray(sizes: str, *options: str) -> tuple[str, ...]:
+    return (*RAY, "--engine.ray", f"{{{sizes}, {ACTORS}}}", *options)
+
+
+_AHEAD = ("--engine.overlap", "true", "--method.importance", "truncated")
+_PACED = ("--engine.async_rollouts", "true")
+_PLAYED = "samplers: 2, teachers: 1, environments: 2"
+_ALONE = "samplers: 1, teachers: 1, environments: 2"  # with one sampler the same episodes share a batch as in one process
+_HOME = ("--env.workers", "0", "--engine.address", "local")
 CASES = {
     "plain": Case(),
-    "overlap": Case(("--engine.overlap", "true", "--method.importance", "truncated")),
+    "overlap": Case(_AHEAD),
     "adapter": Case(("--student.lora.r", "4", "--teacher", "{model: ema, privileged: true}", "--method", "opsd")),
-    "ranks": Case(("--train.rank_timeout", "60"), has="ranks"),
-    "ray": Case(
-        ("--engine.kind", "ray", "--engine.address", "local", "--engine.ray", CLUSTER, "--env.workers", "0"), has="ray"
-    ),
-    "async": Case(("--engine.async_rollouts", "true"), exact=False),
+    "ranks": Case(("--train.rank_timeout", "60"), ("ranks",)),
+    "async": Case(_PACED, exact=False),
+    "ray": Case(_ray(f"{_PLAYED}, spread: true", "--env.workers", "0"), ("ray", "nodes")),
+    "ray-ranks": Case(_ray(f"{_ALONE}, trainers: {RANKS}", *_HOME), ("ray", "trainers"), like="ranks"),
+    "ray-overlap": Case(_ray(_ALONE, *_HOME, *_AHEAD), ("ray",), like="overlap"),
+    "ray-async": Case(_ray(_PLAYED, *_HOME, *_PACED), ("ray",), exact=False, like="async"),
 }
 
 
@@ -84,7 +106,7 @@ class Campaign:
         seed: which blows fall, and when.
         say: takes a line for every blow and every fault.
         blows: names of those that fall; all by default.
-        forks: see `Running`.
+        forks: see `Running`; torchrun starts its own.
     """
 
     def __init__(
@@ -93,6 +115,7 @@ class Campaign:
         self.folder, self.rng, self.say, self.tally = folder, random.Random(seed), say, Tally()
         self._names, self._forks = list(blows or BLOWS), forks
         self._bags: dict[Case, list[str]] = {}
+        self._rounded = False
         self._seconds: dict[str, float] = {}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "chaos.yaml").write_text(EXPERIMENT)
@@ -106,9 +129,10 @@ class Campaign:
             self._found("undisturbed", [str(error)])
             return
         label, before = f"round-{self.tally.rounds:03d}-{name}", len(self.tally.faults)
+        self._rounded = not CASES[name].exact
         with self._run(label, name) as running:
             try:
-                self._strike(running, CASES[name], whole, blows, self._seconds[name] / 3)
+                self._strike(running, CASES[name], whole, blows, self._seconds[CASES[name].like or name] / 3)
             except (Hang, AssertionError) as error:
                 where = running.stacks() if isinstance(error, Hang) else ""
                 self._found(running.log, [f"{error}\n{where}"])
@@ -118,7 +142,8 @@ class Campaign:
                 shutil.copytree(running.out, self.folder / f"{label}-kept")
 
     def whole(self, name: str) -> Path:
-        """The folder of a case's undisturbed run, which is made once."""
+        """The folder of a case's undisturbed run, or of its like's, which is made once."""
+        name = CASES[name].like or name
         folder = self.folder / f"whole-{name}"
         if name not in self._seconds:
             with self._run(f"undisturbed-{name}", name) as running:
@@ -134,9 +159,14 @@ class Campaign:
     @contextlib.contextmanager
     def _run(self, label: str, name: str) -> Iterator[Running]:
         """A run of a case on a disk of its own; neither is there afterwards."""
-        with Disk(self.folder / label, SIZE) as disk:
-            case, ranks = CASES[name], RANKS if CASES[name].has == "ranks" else 0
-            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, case.options, ranks, self._forks)
+        case = CASES[name]
+        with contextlib.ExitStack() as stack:
+            disk = stack.enter_context(Disk(self.folder / label, SIZE))
+            nodes = stack.enter_context(Nodes(uuid.uuid4().hex, NODES)) if "nodes" in case.has else None
+            options = case.options if nodes is None else (*case.options, "--engine.address", nodes.address)
+            ranks = RANKS if "ranks" in case.has else 0
+            forks = None if ranks else self._forks
+            running = Running(self.folder / "chaos.yaml", disk, self.folder / label, options, ranks, nodes, forks)
             try:
                 yield running
             finally:
@@ -157,7 +187,8 @@ class Campaign:
             self._found(running.log, [f"the run ended with {code} and said:\n{running.said[-2000:]}"])
             return
         faults = store_faults(running.out) + _orphaned(running)
-        self._found(running.log, faults + (end_faults if case.exact else same_tasks_faults)(running.out, whole))
+        faults += [f"the run came to its end and said:{each[-3000:]}" for each in running.tracebacks]
+        self._found(running.log, faults + (same_tasks_faults if self._rounded else end_faults)(running.out, whole))
         if not running.out.joinpath("summary.json").exists():
             self._found(running.log, ["it has no summary"])
 
@@ -171,14 +202,15 @@ class Campaign:
         faults = []
         if blow.codes:
             code = running.end()
-            known = (*blow.codes, *[TORCHRUNS] * (case.has == "ranks"))
+            known = (*blow.codes, *[TORCHRUNS] * ("ranks" in case.has))
             if code and (code not in known or not re.search(blow.says, running.sentence)):
                 faults.append(f"after '{blow.name}' the run ended with {code} and said last: {running.sentence}")
             faults += [f"after '{blow.name}' the run said:{each[-3000:]}" for each in running.tracebacks]
             faults += _orphaned(running)
         self.say(f"round {self.tally.rounds}, line {at}: {blow.name}")
         faults += store_faults(running.out, going=not blow.codes)
-        if case.exact:
+        self._rounded = self._rounded or blow.rounds
+        if not self._rounded:
             faults += metrics_faults(running.out, whole)
         self._found(running.log, faults)
         if blow.codes and code:
@@ -200,7 +232,7 @@ class Campaign:
         """Every kind once in random order, then every kind once more, and so on, for each case."""
         bag = self._bags.setdefault(case, [])
         if not bag:
-            fitting = [name for name in self._names if BLOWS[name].of in ("", case.has)]
+            fitting = [name for name in self._names if BLOWS[name].of in ("", *case.has)]
             bag += self.rng.sample(fitting, len(fitting))
         return bag.pop()
 

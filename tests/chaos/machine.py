@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,6 @@ from typing import Self
 
 MARK = "AGENTDISTILL_CHAOS"
 """The variable that names a run; whatever it starts inherits it."""
-_LOG = 96 << 10  # bytes that a log may need, which a bound on files includes
 _TICK = 0.01
 _LONGEST_TICK = 1.0  # a longer one is a harness that was stopped itself, which is nobody's fault
 
@@ -122,16 +120,29 @@ def marked(mark: str) -> list[Process]:
 
     Some programs, such as Ray's, write their name over the variables that they began with.
     """
-    alive = [Process.read(int(each.name)) for each in Path("/proc").iterdir() if each.name.isdigit()]
-    every = {each.pid: each for each in alive if each is not None}
-    found = {pid for pid, each in every.items() if each.variables.get(MARK) == mark}
+    every = _every()
+    return _family(every, {pid for pid, each in every.items() if each.variables.get(MARK) == mark})
+
+
+def beneath(pids: set[int]) -> list[Process]:
+    """Processes of these numbers, and all that descend from them."""
+    every = _every()
+    return _family(every, pids & every.keys())
+
+
+def _every() -> dict[int, Process]:
+    found = [Process.read(int(each.name)) for each in Path("/proc").iterdir() if each.name.isdigit()]
+    return {each.pid: each for each in found if each is not None}
+
+
+def _family(every: dict[int, Process], found: set[int]) -> list[Process]:
     while more := {pid for pid, each in every.items() if each.parent in found} - found:
         found |= more
     return [every[pid] for pid in sorted(found)]
 
 
 class Disk:
-    """A small file system in memory, where this process may mount one; elsewhere a folder, whose writers are bounded instead.
+    """A small file system in memory, where this process may mount one; elsewhere a folder, which nobody can fill.
 
     Args:
         folder: is made.
@@ -144,18 +155,17 @@ class Disk:
         words = ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(folder)]
         self.mounted = subprocess.run(words, capture_output=True, check=False).returncode == 0
 
-    def fill(self, writer: int, room: int) -> None:
-        """Leave `room` bytes; where there is no disk of our own, let `writer`, a process, write no file beyond that length."""
+    def fill(self, room: int) -> bool:
+        """Leave `room` bytes; False where there is no disk of our own."""
         if not self.mounted:
-            bound = max(room, _LOG)
-            resource.prlimit(writer, resource.RLIMIT_FSIZE, (bound, bound))
-            return
+            return False
         with self._ballast.open("wb", buffering=0) as file:
             size = 0
             with contextlib.suppress(OSError):
                 while written := file.write(bytes(1 << 16)):
                     size += written
             file.truncate(max(0, size - room))
+        return True
 
     def clear(self) -> None:
         """Make room again."""

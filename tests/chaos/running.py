@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.machine import MARK, Disk, Hang, Process, marked, until
+from tests.chaos.nodes import Nodes
 from tests.forking import Forks
 
-PATIENCE = 120.0
-"""Seconds without a new line of metrics or log that count as a hang."""
+PATIENCE = 300.0
+"""Seconds without a new line of metrics or log that count as a hang: importing torch takes minutes on a busy machine."""
 GOING = 8.0  # seconds for what a run has started to be gone after it
 _WORKER = "agentdistill.pool_child"
+_HOST = re.compile(r"ray::(\w+Host)\b")  # as Ray names an actor's process
 _TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
+_TROUBLE = re.compile(r"Traceback \(most recent call last\)|Unhandled error \(suppress with ")
 _TORCHRUNS_OWN = ("ChildFailedError", "SignalException")  # how torchrun ends when what it started has failed, or it was told to
 
 
@@ -33,14 +36,16 @@ class Running:
         logs: for what it prints: the path without its end, `-1.log` for the first start.
         options: overrides of the experiment.
         ranks: trainer ranks under torchrun; 0: one process.
+        nodes: the cluster that it connects to, if any.
         forks: starts the command in a fork of what has imported everything; without, as a user does.
     """
 
     def __init__(
         self, experiment: Path, disk: Disk, logs: Path, options: Sequence[str] = (), ranks: int = 0,
-        forks: Forks | None = None,
+        nodes: Nodes | None = None, forks: Forks | None = None,
     ) -> None:  # fmt: skip
         self.out, self.disk, self.mark, self.starts = disk.folder / "run", disk, uuid.uuid4().hex, 0
+        self.nodes, self._seen = nodes, dict[int, Process]()
         self._words = ["train", str(experiment), "--out", str(self.out), "--resume", *options]
         launcher = [*_TORCHRUN, str(ranks), "-m", "agentdistill"] if ranks else ["agentdistill.cli"]
         self._command = [sys.executable, "-m", *launcher]
@@ -72,24 +77,28 @@ class Running:
 
     @property
     def processes(self) -> list[Process]:
-        """All there are."""
-        return marked(self.mark)
+        """All there are, on a cluster too; one whose parent has ended since it was seen is still the run's."""
+        there = [] if self.nodes is None else self.nodes.processes
+        found = marked(self.mark) + [each for each in there if _HOST.match(each.words[0]) or _is_worker(each)]
+        before = {pid: each for pid, each in self._seen.items() if each.alive}
+        self._seen = before | {each.pid: each for each in found}
+        return list(self._seen.values())
 
     @property
     def workers(self) -> list[Process]:
         """Those that hold environments."""
-        return [each for each in self.processes if any(_WORKER in word for word in each.words)]
+        return [each for each in self.processes if _is_worker(each)]
 
     @property
     def ranks(self) -> list[Process]:
         """Trainer ranks that torchrun started."""
         mine = [each for each in self.processes if "RANK" in each.variables]
-        return [each for each in mine if not any(_WORKER in word for word in each.words)]
+        return [each for each in mine if not _is_worker(each)]
 
-    @property
-    def actors(self) -> list[Process]:
-        """Ray's processes with an actor of the run in them."""
-        return [each for each in self.processes if re.match(r"ray::\w+Host", each.words[0])]
+    def actors(self, host: str) -> list[Process]:
+        """Ray's processes with such an actor in them, by the name of its class."""
+        found = [(each, _HOST.match(each.words[0])) for each in self.processes]
+        return [each for each, match in found if match is not None and match[1] == host]
 
     @property
     def lines(self) -> int:
@@ -111,14 +120,15 @@ class Running:
 
     @property
     def sentence(self) -> str:
-        """The last line of it that is the command's own."""
+        """The last line of it that is the command's own; torchrun's last one on a rank, where it has ended them all before."""
         own = [line for line in self.said.splitlines() if line.startswith("agentdistill: ")]
-        return own[-1] if own else ""
+        torchruns = [line for line in self.said.splitlines() if line.startswith("  traceback : ")]
+        return (own or torchruns or [""])[-1]
 
     @property
     def tracebacks(self) -> list[str]:
-        """Those in it, but for torchrun's own."""
-        found = self.said.split("Traceback (most recent call last)")[1:]
+        """Those in it, and what Ray prints of an error that nobody heard of; but for torchrun's own."""
+        found = _TROUBLE.split(self.said)[1:]
         return [each for each in found if not any(name in each for name in _TORCHRUNS_OWN)]
 
     def life(self) -> tuple[int, int]:
@@ -161,3 +171,7 @@ class Running:
             self.end()
         for each in self.processes:
             each.signal(signal.SIGKILL)
+
+
+def _is_worker(process: Process) -> bool:
+    return any(_WORKER in word for word in process.words)

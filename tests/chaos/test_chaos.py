@@ -20,7 +20,12 @@ from tests.chaos.campaign import Campaign
 from tests.chaos.checks import end_faults, metrics_faults, store_faults
 from tests.chaos.machine import MARK, Disk, Hang, Process, marked, until
 from tests.forking import Forks
+from tests.needs import needs, needs_mount
 
+CASE, TWIN = (
+    "overlap",
+    "ray-overlap",
+)  # a plain run and a thread that plays; the same in actors
 SEED = int(os.environ.get("AGENTDISTILL_CHAOS_SEED", "0"))
 
 
@@ -33,14 +38,26 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
 def test_a_run_that_every_blow_has_struck_is_the_run_that_nobody_disturbed(campaign: Campaign) -> None:
     print(f"seed {SEED}; by hand, for longer: python -m tests.chaos --minutes 30")
     kinds = {name for name, each in BLOWS.items() if not each.of}
+    with Disk(campaign.folder / "tried", 1) as disk:
+        kinds -= set() if disk.mounted else {"fill the disk"}
     while campaign.tally.blows.keys() != kinds and campaign.tally.rounds < 4:  # a run may end before all have struck it
-        campaign.round("plain", len(kinds) - len(campaign.tally.blows))
+        campaign.round(CASE, len(kinds) - len(campaign.tally.blows))
     assert campaign.tally.faults == []
     assert campaign.tally.blows.keys() == kinds
 
 
+def test_a_run_whose_actors_were_killed_is_the_run_of_one_process(campaign: Campaign) -> None:
+    needs("ray", "pip install 'agentdistill[ray]'")
+    kinds = {"kill a teacher", "kill an environment's actor"}
+    struck = beside(campaign, 20, *kinds)
+    while struck.tally.blows.keys() != kinds and struck.tally.rounds < 22:
+        struck.round(TWIN, len(kinds) - len(struck.tally.blows))
+    assert struck.tally.faults == []
+    assert struck.tally.blows.keys() == kinds
+
+
 def test_a_loss_a_doubling_and_another_number_are_found(campaign: Campaign, tmp_path: Path) -> None:
-    whole = campaign.whole("plain")
+    whole = campaign.whole(CASE)
     assert end_faults(whole, whole) == store_faults(whole) == []
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     first, second = Store(out / "store").batches()[-2:]
@@ -76,15 +93,21 @@ def test_a_run_that_does_not_survive_and_one_that_leaves_a_process_are_found(
         return True
 
     try:
-        harmed = Campaign(campaign.folder, 1, print, ["harm"], campaign._forks)  # its undisturbed run is there
-        harmed._seconds, harmed.tally.rounds = campaign._seconds, 10
-        harmed.round("plain", 1)
+        harmed = beside(campaign, 10, "harm")
+        harmed.round(CASE, 1)
     finally:
         del BLOWS["harm"]
         child[0].wait()
     assert "outlived the run: " in harmed.tally.faults[0]
     assert "progress.json' is damaged" in harmed.tally.faults[1]
-    assert (campaign.folder / "round-011-plain-kept" / "progress.json").read_text() == "{"
+    assert (campaign.folder / f"round-011-{CASE}-kept" / "progress.json").read_text() == "{"
+
+
+def beside(campaign: Campaign, rounds: int, *blows: str) -> Campaign:
+    """Another one, whose undisturbed runs are there already."""
+    made = Campaign(campaign.folder, SEED, print, sorted(blows), campaign._forks)
+    made._seconds, made.tally.rounds = campaign._seconds, rounds
+    return made
 
 
 def test_waiting_ends_without_a_sign_of_life_and_a_mark_finds_whoever_inherited_it(tmp_path: Path) -> None:
@@ -105,9 +128,8 @@ def test_waiting_ends_without_a_sign_of_life_and_a_mark_finds_whoever_inherited_
 
 def test_a_disk_is_full_until_it_is_cleared(tmp_path: Path) -> None:
     with Disk(tmp_path / "disk", 1) as disk:
-        if not disk.mounted:
-            pytest.skip("no file system may be mounted here; the harness then bounds the run's files instead")
-        disk.fill(0, 8192)
+        needs_mount(disk.mounted)
+        assert disk.fill(8192)
         with pytest.raises(OSError, match="No space left"):
             (disk.folder / "x").write_bytes(bytes(20_000))
         disk.clear()

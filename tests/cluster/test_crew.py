@@ -103,6 +103,22 @@ def test_actors_that_are_lost_together_are_replaced_together(crew: Any, said: li
     assert crew.replaced == len(said) == 2
 
 
+def test_what_is_told_to_an_actor_that_is_being_replaced_is_told_to_nobody(crew: Any) -> None:
+    """As when `engine.overlap` plays in one thread, and the other has had its update."""
+    pids = crew.all([crew.put(place, "pid") for place in (0, 1)])
+
+    def welcome(actor: Any) -> Any:
+        crew.tell(1, "double", 1)  # 0 comes first, and 1 is not there yet
+        return actor.begin.remote()
+
+    crew._welcome = welcome
+    tickets = [crew.put(place, "double", place, 0.5) for place in (0, 1)]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    assert crew.all(tickets) == [0, 2]
+
+
 def test_a_question_that_costs_every_actor_that_it_is_asked_is_given_up(crew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentdistill.cluster.crew.DEATHS", 2)
     with pytest.raises(UserError, match="sampler 0 was lost 2 times with the same question in die"):

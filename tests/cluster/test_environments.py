@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,3 +70,15 @@ def test_a_worker_process_that_dies_in_its_actor_is_replaced_as_one_of_this_mach
             ray.get(worker._actor.__ray_call__.remote(lambda host: os.kill(host._process.pid, signal.SIGKILL)))
 
     assert played(pool, kill) == played(EnvPool("agentdistill/Arithmetic-v0"))
+
+
+def test_what_is_asked_of_a_worker_process_that_has_just_died_is_no_error(pool: EnvPool) -> None:
+    """Ray would print it as one, in the middle of the log."""
+    from agentdistill.cluster.connect import ray
+
+    played(pool)
+    actor: Any = pool._away.processes[0]._actor  # type: ignore[union-attr]
+    ray.get(actor.__ray_call__.remote(lambda host: os.kill(host._process.pid, signal.SIGKILL)))
+    while ray.get(actor.__ray_call__.remote(lambda host: host._process.link.fileno())) != -1:  # that is heard in a moment
+        time.sleep(0.05)
+    assert ray.get(actor.ask.remote([Question(0, "reset", (0,))])) is None
