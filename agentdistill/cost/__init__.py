@@ -51,11 +51,11 @@ def estimate(config: Experiment, where: str = HERE, episodes: str | Path | None 
         capacity, name = found.memory, f"{found.name}, by its maker's figures"
         needs, meter = Needs(config, models, work, 1.0 * GIB, gpu=True), Roofline(found)  # CUDA's context and its libraries'
     room = ROOM * capacity
-    least = fewest(lambda n: needs.roles(layout.with_ranks(n)), room)
+    wider = dataclasses.replace(layout, apart=layout.by_ray)
+    least = fewest(lambda n: needs.roles(wider.with_ranks(n)), room)
     if ranks is None and not layout.by_ray and least:
         layout = layout.with_ranks(least)
-    roles = needs.roles(layout)
-    floor = roles if layout.by_ray and not layout.apart else needs.roles(layout.with_ranks(MOST))
+    roles, floor = needs.roles(layout), needs.roles(wider.with_ranks(MOST))
     instead = "" if least or layout.by_ray else _instead(needs, room)
     taken = seconds(config, models, work, layout, meter, own_seconds(config, work))
     return Plan(

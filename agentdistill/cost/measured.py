@@ -49,16 +49,14 @@ class Measured:
 
     def __init__(self, method: Method) -> None:
         self._method = method
-        self._known: dict[tuple[Any, ...], float] = {}
+        self._known: dict[tuple[Any, ...], tuple[float, ...]] = {}
+        self._made: tuple[object, CausalLM] | None = None
 
     def decode(self, shape: Shape, rows: float, context: int, steps: float) -> float:
         """See `Meter`. Beyond `_ROWS` a step takes as much longer as it has more rows."""
         beyond, n = max(1.0, rows / _ROWS), max(1, min(round(rows), _ROWS))
 
-        def once(late: bool) -> Callable[[CausalLM], float]:
-            return lambda lm: self._stepped(lm, n, context)[late]
-
-        early, late = (self._extended(("decode", shape.ref, n, context, late), shape, once(late)) for late in (False, True))
+        early, late = self._extended(("decode", shape.ref, n, context), shape, lambda lm: self._stepped(lm, n, context))
         return beyond * (early * min(steps, _EARLY) + late * max(0.0, steps - _EARLY))
 
     @staticmethod
@@ -78,7 +76,7 @@ class Measured:
         each = max(1, min(round(new), _TOKENS // n))
         beyond = max(1.0, rows * new / (n * each)) if rows * new > _TOKENS else 1.0
 
-        def once(lm: CausalLM) -> float:
+        def once(lm: CausalLM) -> tuple[float, ...]:
             sampler, first = TransformersSampler(lm), [[1 + (i + j) % 50 for j in range(context + each)] for i in range(n)]
             asked = [[Request(i, ids[:to], i, frozenset()) for i, ids in enumerate(first)] for to in (context, context + each)]
 
@@ -88,29 +86,29 @@ class Measured:
 
             measured()
             sampler.release()
-            return statistics.median(measured() for _ in range(_REPEATS))
+            return (statistics.median(measured() for _ in range(_REPEATS)),)
 
-        return beyond * self._extended(("read", shape.ref, n, each, context), shape, once)
+        return beyond * self._extended(("read", shape.ref, n, each, context), shape, once)[0]
 
     def score(self, shape: Shape, passes: Passes) -> float:
         """See `Meter`."""
         rows, share = _rows(passes), passes.scored / passes.tokens
 
-        def once(lm: CausalLM) -> float:
+        def once(lm: CausalLM) -> tuple[float, ...]:
             scorer = TransformersScorer(lm, budget=rows * passes.length)
             n = min(passes.length - 1, max(1, round(share * passes.length)))
             targets = list(range(passes.length - n, passes.length))
             requests = [ScoreRequest([1 + (i + j) % 50 for j in range(passes.length)], targets) for i in range(rows)]
-            return _seconds(lambda: scorer.score(requests)) / (rows * passes.length)
+            return (_seconds(lambda: scorer.score(requests)) / (rows * passes.length),)
 
-        return passes.tokens * self._extended(("score", shape.ref, rows, passes.length, round(share, 2)), shape, once)
+        return passes.tokens * self._extended(("score", shape.ref, rows, passes.length, round(share, 2)), shape, once)[0]
 
     def train(self, shape: Shape, passes: Passes, again: bool = False) -> float:
         """See `Meter`."""
         rows, share = _rows(passes), min(0.9, passes.scored / passes.tokens)
         episode = Lengths(1.0, share * passes.length, passes.length, 0.0, "made up", 1.0, 1.0, 1.0)
 
-        def once(lm: CausalLM) -> float:
+        def once(lm: CausalLM) -> tuple[float, ...]:
             played = made_up(rows, episode)
             teacher = Faded(TransformersScorer(lm))
             scored = score(lm, teacher, played, rows * passes.length, measures=self._method.measures, reference=teacher)
@@ -121,10 +119,12 @@ class Measured:
                     every = range(len(scored.sequences))
                     accumulate(lm, self._method, scored, streams, streams.coef, every, rows * passes.length, "a plan")
 
-            return _seconds(step) / (rows * passes.length)
+            taken = _seconds(step) / (rows * passes.length)
+            lm.model.zero_grad(set_to_none=True)
+            return (taken,)
 
         key = ("train", shape.ref, rows, passes.length, round(share, 2), again)
-        return passes.tokens * self._extended(key, shape, once)
+        return passes.tokens * self._extended(key, shape, once)[0]
 
     def step(self, numbers: float) -> float:
         """See `Meter`."""
@@ -137,29 +137,36 @@ class Measured:
                 return _spent(lambda: apply_step(optimizer, 1e-6, 1.0, "a plan"))
 
             once()
-            self._known["step",] = statistics.median(once() for _ in range(_REPEATS)) / _NUMBERS
-        return numbers * self._known["step",]
+            self._known["step",] = (statistics.median(once() for _ in range(_REPEATS)) / _NUMBERS,)
+        return numbers * self._known["step",][0]
 
     def send(self, sent: float) -> float:
         """See `Meter`: over a socket of this machine."""
         if ("send",) not in self._known:
-            self._known["send",] = _loopback() / _SENT
-        return sent * self._known["send",]
+            self._known["send",] = (_loopback() / _SENT,)
+        return sent * self._known["send",][0]
 
     def ranked(self) -> Measured:
         """See `Meter`: ranks on a CPU compute in the same numbers."""
         return self
 
-    def _extended(self, key: tuple[Any, ...], shape: Shape, once: Callable[[CausalLM], float]) -> float:
-        """What the whole depth takes, measured, or from a few layers' time."""
+    def _extended(self, key: tuple[Any, ...], shape: Shape, once: Callable[[CausalLM], tuple[float, ...]]) -> tuple[float, ...]:
+        """What the whole depth takes, measured, or from a few layers' times."""
         if key not in self._known:
             depths = (shape.layers,) if shape.parameters <= _WHOLE else _DEPTHS
             lower = sorted({min(depth, shape.layers) for depth in depths})
-            taken = {depth: once(CausalLM(shape.cut(depth), cast(Any, None), shape.ref)) for depth in lower}
-            first, last = min(taken), max(taken)
-            each = (taken[last] - taken[first]) / max(1, last - first)
-            self._known[key] = max(taken[first], taken[last] + max(0.0, each) * (shape.layers - last))
+            taken = [once(self._model(shape, depth)) for depth in lower]
+            further, more = shape.layers - lower[-1], max(1, lower[-1] - lower[0])
+            ends = zip(taken[0], taken[-1], strict=True)
+            self._known[key] = tuple(max(few, many + max(0.0, many - few) / more * further) for few, many in ends)
         return self._known[key]
+
+    def _model(self, shape: Shape, depth: int) -> CausalLM:
+        """A real one; the last that was made is kept."""
+        if self._made is None or self._made[0] != (shape.ref, depth):
+            self._made = None  # no two of them at a time
+            self._made = (shape.ref, depth), CausalLM(shape.cut(depth), cast(Any, None), shape.ref)
+        return self._made[1]
 
 
 def _rows(passes: Passes) -> int:

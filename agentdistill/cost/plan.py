@@ -101,7 +101,8 @@ class Plan:
             ranks = f"{self.ranks} trainer ranks" if self.ranks > 1 else f"{sum(each.count for each in self.roles)} processes"
             return f"it takes {self.devices} of them, for {ranks}"
         if self.fewest:
-            return f"it does not fit; {self.fewest} trainer ranks do"
+            setting = " (engine.ray.trainers)" if self.roles[0].name == "driver" else ""
+            return f"it does not fit; with {self.fewest} trainer rank{'s' * (self.fewest > 1)}{setting} it does"
         where = self.floor
         weights = sum(n for name, n in where.bytes.items() if name not in (*PHASES, "process"))
         if weights > ROOM * self.capacity:
@@ -133,9 +134,10 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         out = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        del out["floor"], out["instead"]  # which are for `held`
         out["roles"] = [dataclasses.asdict(each) | {"peak": each.peak} for each in self.roles]
         out["lengths"] = dataclasses.asdict(self.lengths)
-        derived = {name: getattr(self, name) for name in ("bytes", "peak", "hours", "binds")}
+        derived = {name: getattr(self, name) for name in ("bytes", "peak", "hours", "binds", "held")}
         return {**out, **derived}
 
     def _whose(self, role: Role) -> str:
