@@ -92,7 +92,7 @@ def _devices(roles: Sequence[Role], layout: Layout, room: float) -> int:
 
 def _instead(needs: Needs, room: float) -> str:
     """The actors of a Ray cluster that would hold what ranks of one node do not."""
-    scorers = int(any(not each.made for each in needs.models.asked))
+    scorers = int(any(not each.here for each in needs.models.asked))
     layout = Layout(apart=True, samplers=1, scorers=scorers)
     if not (least := fewest(lambda n: needs.roles(layout.with_ranks(n)), room)):
         return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agentdistill.config import Experiment
 from agentdistill.cost.layout import MOST, Layout
-from agentdistill.cost.models import Asked, Models
+from agentdistill.cost.models import Models
 from agentdistill.cost.shape import Shape
 from agentdistill.cost.work import Work
 from agentdistill.policies.model import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU
@@ -36,12 +36,19 @@ class Role:
         count: how many there are.
         bytes: of each, by what they hold; those of `PHASES` are not there at the same time.
         device: whether each is on a device, and not on the host of one.
+        many: what all of them are called, where there are several.
     """
 
     name: str
     count: int
     bytes: dict[str, float]
     device: bool = True
+    many: str = ""
+
+    @property
+    def said(self) -> str:
+        """Which process it is, or one of which."""
+        return f"each of {self.many}" if self.count > 1 else self.name
 
     @property
     def peak(self) -> float:
@@ -78,15 +85,17 @@ class Needs:
         """Everybody, whoever runs the loop first."""
         out = [self._first(layout)]
         if layout.ranked and (others := layout.ranks - (not layout.apart)):
-            out.append(Role("trainer" if layout.apart else "other rank", others, self._base() | self._trainer(layout)))
+            name, many = ("trainer", f"{others} trainers") if layout.apart else ("rank 1", f"ranks 1 to {others}")
+            out.append(Role(name, others, self._base() | self._trainer(layout), many=many))
         if layout.samplers:
             parts = {"student": _WIDTH * self.models.student.parameters, "playing": self._playing(layout.samplers)}
-            out.append(Role("sampler", layout.samplers, self._base() | parts))
+            out.append(Role("sampler", layout.samplers, self._base() | parts, many=f"{layout.samplers} samplers"))
         for each in self.models.asked if layout.scorers else ():
-            if not each.made:
+            if not each.here:
                 own = {"teachers and references": float(_WIDTH * each.shape.parameters)}
-                own["scoring"] = self._scoring([each], 1 / layout.scorers)
-                out.append(Role(f"teacher {each.shape.ref}", layout.scorers, self._base() | own))
+                own["scoring"] = self._scoring([each.shape], 1 / layout.scorers)
+                ref, n = each.shape.ref, layout.scorers
+                out.append(Role(f"teacher {ref}", n, self._base() | own, many=f"{n} teachers {ref}"))
         return out
 
     def _base(self) -> dict[str, float]:
@@ -95,9 +104,9 @@ class Needs:
     def _first(self, layout: Layout) -> Role:
         """The process that runs the loop: it does all that nobody else does."""
         student = self.models.student
-        here = [each for each in self.models.asked if not layout.scorers or each.made]
-        made = [each for each in self.models.asked if each.held and (each in here or not each.elsewhere)]
-        parts = self._base() | {"teachers and references": float(_WIDTH * sum(each.shape.parameters for each in made))}
+        here = [each for each in self.models.asked if not layout.scorers or each.here]
+        held = [each for each in self.models.asked if each.held and (each in here or not each.elsewhere)]
+        parts = self._base() | {"teachers and references": float(_WIDTH * sum(each.shape.parameters for each in held))}
         if layout.ranked:
             parts["student"] = _WIDTH * student.parameters
             trains = {} if layout.apart else self._trainer(layout)
@@ -106,7 +115,7 @@ class Needs:
         parts |= trains
         parts["updating"] = parts.get("updating", 0) + self._answers(1.0) * layout.ranked
         parts |= {"imitating": self._imitating(), "playing": 0.0 if layout.samplers else self._playing(1)}
-        parts["scoring"] = self._scoring(here, 1.0)
+        parts["scoring"] = self._scoring([*(each.shape for each in here), *([student] if self.work.own_pass else [])], 1.0)
         name = "driver" if layout.by_ray else "rank 0" if layout.ranked else "process"
         return Role(name, 1, parts, device=not layout.apart)
 
@@ -126,7 +135,7 @@ class Needs:
         train, student = self.config.train, self.models.student
         again, n = train.activation_checkpointing, layout.ranks
         width = _FAST if self.gpu and layout.ranked else _WIDTH
-        tokens = self.work.whole / n if again or layout.ranked else self.work.passed
+        tokens = (self.work.whole / n if again or layout.ranked else self.work.passed) / train.minibatches
         saved = student.saved_recomputing if again else student.saved_numbers
         out = width * self._batch(tokens) * saved
         out += _CHUNKS * min(self._chunk, _WIDTH * self.work.written / n * student.vocabulary)
@@ -153,11 +162,8 @@ class Needs:
         cached = _WIDTH * student.cached_numbers * episodes * math.ceil(self.work.lengths.context / _BLOCK) * _BLOCK
         return cached + _SAMPLED * episodes * student.vocabulary
 
-    def _scoring(self, asked: Sequence[Asked], share: float) -> float:
-        """Passes without gradients over a share of the episodes, by these scorers, and by the student where it has a pass."""
-        shapes: list[Shape] = [each.shape for each in asked]
-        if share == 1 and self.work.own_pass:
-            shapes.append(self.models.student)
+    def _scoring(self, shapes: Sequence[Shape], share: float) -> float:
+        """Passes without gradients of these models over a share of the episodes."""
         if not shapes:
             return self._answers(share)
         widest = max(int(each.config.intermediate_size) for each in shapes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.cost.shape import Shape, shape_of
+from agentdistill.signals import REFERENCE, Method
 from agentdistill.training.session import tiny_context
 from agentdistill.training.teachers import is_elsewhere
 
@@ -20,7 +21,7 @@ class Asked:
         share: of the episodes; each teacher of a panel has its own ones.
         held: whether it has weights of its own.
         elsewhere: whether an engine loads it by its name, so that the process that runs the loop has none of it.
-        made: whether it is made of the student's own weights, and so scores where the student is.
+        here: whether it scores in the process that runs the loop, whoever scores for teachers.
     """
 
     shape: Shape
@@ -28,7 +29,7 @@ class Asked:
     share: float = 1.0
     held: bool = True
     elsewhere: bool = False
-    made: bool = False
+    here: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,9 @@ def models_of(config: Experiment) -> Models:
                   not each.own and is_elsewhere(config, each), each.own)
             for each in teachers
         ]  # fmt: skip
-    if config.reference is not None:
+    if config.reference is not None and Method.load(config.method).needs & REFERENCE:
         ref = config.reference.model
-        asked.append(Asked(shape(ref), held=ref in own or ref not in OWN_WEIGHTS, made=ref in OWN_WEIGHTS))
+        asked.append(Asked(shape(ref), held=ref in own or ref not in OWN_WEIGHTS, here=True))
     trained = student.parameters
     if lora is not None:
         trained = lora.r * sum(sum(each.shape) for each in student.model.parameters() if each.ndim == 2)

@@ -86,7 +86,7 @@ class Plan:
         slow = max(self.seconds, key=lambda name: self.seconds[name])
         large, where = max(self.bytes, key=lambda name: self.bytes[name]), self.largest
         share = self.seconds[slow] / max(1e-12, sum(self.seconds.values()))
-        whose = "" if len(self.roles) == 1 else f" of {'each ' if where.count > 1 else ''}{where.name}"
+        whose = "" if len(self.roles) == 1 else f" of {where.said}"
         of = f"{where.bytes[large] / where.peak:.0%} of the peak{whose}"
         return f"time: {slow} ({share:.0%} of an iteration); memory: {large} ({of})"
 
@@ -141,11 +141,7 @@ class Plan:
         return {**out, **derived}
 
     def _whose(self, role: Role) -> str:
-        if len(self.roles) == 1:
-            return ""
-        return f" of {f'each of {role.count} ' if role.count > 1 else ''}{role.name}{'s' if role.count > 1 else ''}" + (
-            "" if role.device else " (on a host)"
-        )
+        return "" if len(self.roles) == 1 else f" of {role.said}" + ("" if role.device else " (on a host)")
 
 
 def _parts(role: Role) -> str:

@@ -30,7 +30,7 @@ def seconds(config: Experiment, models: Models, work: Work, layout: Layout, mete
     for asked in models.asked:
         tokens = asked.share * (work.told if asked.told else work.passed)
         passes = Passes(tokens, budget, lengths.context, asked.share * work.written)
-        score += meter.score(asked.shape, passes) / (1 if asked.made else parts["scorers"])
+        score += meter.score(asked.shape, passes) / (1 if asked.here else parts["scorers"])
     if work.own_pass:
         score += meter.score(models.student, Passes(work.passed, budget, lengths.context, work.written))
     out = {

@@ -92,7 +92,7 @@ def test_a_shard_is_every_tensor_cut_along_its_first_dimension() -> None:
 
 def test_each_rank_holds_a_shard_and_the_first_the_student_and_its_teachers_as_well() -> None:
     found = by_name(Layout(ranks=4))
-    first, other = found["rank 0"], found["other rank"]
+    first, other = found["rank 0"], found["rank 1"]
     assert (first.count, other.count) == (1, 3)
     assert first.bytes["shard and optimizer"] == other.bytes["shard and optimizer"] == 12 * STUDENT.shard(4)
     assert first.bytes["student"] == 4 * STUDENT.parameters
@@ -105,7 +105,7 @@ def test_each_rank_holds_a_shard_and_the_first_the_student_and_its_teachers_as_w
 
 
 def test_ranks_on_gpus_compute_in_half_the_width() -> None:
-    cpu, gpu = (by_name(Layout(ranks=4), gpu=gpu)["other rank"].bytes for gpu in (False, True))
+    cpu, gpu = (by_name(Layout(ranks=4), gpu=gpu)["rank 1"].bytes for gpu in (False, True))
     assert cpu["shard and optimizer"] == gpu["shard and optimizer"]
     saved = 4 * 8 * 200 / 4 * STUDENT.saved_numbers + 4 * (STUDENT.root + 2 * STUDENT.layer)
     chunks = 20 * min(1 << 26, 8 * 40 / 4 * STUDENT.vocabulary) - 20 * min(3 << 21, 8 * 40 / 4 * STUDENT.vocabulary)
