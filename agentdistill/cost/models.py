@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from agentdistill.config import OWN_WEIGHTS, Experiment
 from agentdistill.cost.shape import Shape, shape_of
-from agentdistill.signals import REFERENCE, Method
+from agentdistill.signals import Method
+from agentdistill.training.check import REFERENCE
 from agentdistill.training.session import tiny_context
 from agentdistill.training.teachers import is_elsewhere
 
