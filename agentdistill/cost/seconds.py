@@ -51,14 +51,13 @@ def playing(models: Models, work: Work, meter: Meter) -> float:
     A step has as many rows as there are messages not finished yet, a round as many as there are episodes not over.
     """
     lengths, student = work.lengths, models.student
-    middle = max(1, lengths.context // 2)
     rows, new = work.episodes * lengths.turns / lengths.rounds, lengths.given / lengths.turns
-    prompts = lengths.rounds * meter.read(student, rows, new, middle)
+    prompts = lengths.rounds * meter.read(student, rows, new, lengths.behind)
     steps = max(0.0, lengths.steps - lengths.rounds)  # a prompt's pass gives the first token
     if not steps:
         return prompts
     live = max(1.0, (work.written - work.episodes * lengths.turns) / steps)
-    return prompts + meter.decode(student, live, middle, steps)
+    return prompts + meter.decode(student, live, lengths.behind, steps)
 
 
 def _update(config: Experiment, models: Models, work: Work, layout: Layout, meter: Meter) -> float:

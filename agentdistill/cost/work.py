@@ -37,6 +37,7 @@ class Lengths:
         rounds: calls of the sampler in an iteration: the turns of its longest episode.
         steps: tokens that are sampled one after the other in an iteration: the longest message of each round.
         given: tokens of prompts that the sampler computes, an episode's share of them.
+        span: tokens behind which one is sampled, of the longest context in play; 0: half a sequence.
         contexts: sequences that it consists of, more than one where prompts do not extend what came before.
         passed: tokens that a training pass computes for one that it reads: rows as long as the longest beside them make it
             more, beginnings that episodes have in common less.
@@ -53,6 +54,7 @@ class Lengths:
     rounds: float
     steps: float
     given: float
+    span: float = 0.0
     contexts: float = 1.0
     passed: float = 1.0
     whole: float = 1.0
@@ -63,6 +65,11 @@ class Lengths:
     def context(self) -> int:
         """Tokens of a sequence."""
         return max(2, round(self.read / self.contexts))
+
+    @property
+    def behind(self) -> int:
+        """Tokens behind which one is sampled."""
+        return max(1, round(self.span or self.context / 2))
 
 
 def allowed(config: Experiment) -> Lengths:
@@ -105,6 +112,8 @@ def like(folder: str | Path, budget: int) -> Lengths:
         rounds=float(np.mean([len(each) for each in rounds])),
         steps=float(np.mean([sum(turn.longest for turn in each) for each in rounds])),
         given=sum(turn.computed for each in rounds for turn in each) / len(played),
+        span=sum(turn.span * turn.longest for each in rounds for turn in each)
+        / sum(turn.longest for each in rounds for turn in each),
         contexts=sum(map(len, contexts)) / len(played),
         passed=sum(computed(batch, budget) for batch in contexts) / read,
         whole=sum(computed(batch, budget, share=False) for batch in contexts) / read,
@@ -120,10 +129,12 @@ class Round:
     Attributes:
         longest: tokens of the longest message.
         computed: tokens of prompts that it computes.
+        span: of the longest context, and half of the message behind it.
     """
 
     longest: int = 0
     computed: int = 0
+    span: float = 0.0
 
 
 def rounds_of(batch: Sequence[Trajectory]) -> list[Round]:
@@ -142,6 +153,7 @@ def rounds_of(batch: Sequence[Trajectory]) -> list[Round]:
                     out.append(Round())
                     rows.append([])
                 out[k].longest = max(out[k].longest, len(turn.action_ids))
+                out[k].span = max(out[k].span, len(context) + len(turn.action_ids) / 2)
                 known = common_prefix([cached, context]) if cached else 0
                 rows[k].append(context[min(known, len(context) - 1) :])
                 cached, k = context + turn.action_ids[:-1], k + 1  # the last token waits for the next prompt

@@ -61,6 +61,8 @@ def test_rounds_are_what_a_sampler_computes(make_lm: Callable[[int], CausalLM], 
             contexts[i] = contexts[i] + sample.ids
     rounds = rounds_of([Trajectory(f"e{i}", "x", i, "x", [], each, StopReason.TERMINATED) for i, each in enumerate(turns)])
     assert [each.longest for each in rounds] == [3, 4, 4]
+    lengths = [len(BEGINNING) + 2 + 1, 8 + 2 + 2, 7 + 1 + 2] if fresh else [153, 159, 162]
+    assert [each.span for each in rounds] == pytest.approx(lengths, abs=1)
     decoded = sum(len(turn.action_ids) - 1 for each in turns for turn in each)
     assert sum(each.computed for each in rounds) + decoded == sampler.forwarded
 
