@@ -101,7 +101,7 @@ def compare(name: str, case: Case, iterations: int, folder: Path) -> dict[str, A
     planned = sum(plan.seconds.values())
     print(f"{name}: an iteration {planned:.2f} planned, {needed['total']:.2f} s needed")
     print("   planned s: " + ", ".join(f"{k} {v:.3f}" for k, v in plan.seconds.items()))
-    print("   needed s:  " + ", ".join(f"{k} {v:.3f}" for k, v in needed.items()))
+    print("   needed s:  " + ", ".join(f"{k} {v:.3f}" for k, v in needed.items()), flush=True)
     for role, peak in zip(plan.roles, peaks, strict=True):
         print(f"   {role.name}: {role.peak / 2**20:.0f} planned, {peak / 2**20:.0f} MiB needed")
         print("      planned MiB: " + ", ".join(f"{k} {v / 2**20:.0f}" for k, v in role.bytes.items()), flush=True)
