@@ -15,8 +15,9 @@ from agentdistill.cluster.torchrun import joined
 from agentdistill.compare import Comparison, Measure, load_comparison
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
-from agentdistill.cost import Plan, estimate
+from agentdistill.cost import estimate
 from agentdistill.cost.devices import HERE
+from agentdistill.cost.plan import Plan
 from agentdistill.datasets import data_import, data_list, data_verify
 from agentdistill.doctor import Diagnosis, begin, diagnose
 from agentdistill.doctor import Result as CheckResult
