@@ -38,8 +38,10 @@ class Case:
     ranks: int = 0
 
 
-_QUICK = {"student.sft.steps": 2, "student.sft.batch": 2, "teacher.sft.steps": 2, "teacher.sft.batch": 2}
-_WIDE = {**_QUICK, "student.model": "tiny:256x8", "train.tasks": 16, "train.token_budget": 4096}
+_WIDE = {
+    "student.sft.steps": 1, "student.sft.batch": 1, "teacher.sft.steps": 1, "teacher.sft.batch": 1, "eval.tasks": 1,
+    "student.model": "tiny:256x8", "env.max_turns": 2, "sampling.max_tokens": 8, "train.tasks": 32, "train.token_budget": 4096,
+}  # fmt: skip
 CASES = {
     "tiny": Case("experiments/tiny.yaml", {"student.sft.steps": 200, "teacher.sft.steps": 100}),
     "smollm2": Case("experiments/smollm2/textworld.yaml", {"train.tasks": 8}),
