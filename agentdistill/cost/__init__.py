@@ -7,6 +7,7 @@ shape, or worked out from a device's figures.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import os
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ def estimate(config: Experiment, where: str = HERE, episodes: str | Path | None 
     meter: Meter
     if where == HERE:
         capacity, name = float(machine_memory()[0]), f"this machine ({os.cpu_count()} CPUs), measured"
-        needs = Needs(config, models, work, _resident())
+        needs = Needs(config, models, work, _resident(layout.ranked))
         meter = Measured(Method.load(config.method))
         layout = dataclasses.replace(layout, together=ranks is not None or layout.by_ray)
     else:
@@ -120,7 +121,13 @@ def _notes(config: Experiment, layout: Layout, known: bool) -> list[str]:
     return out
 
 
-def _resident() -> float:
-    """Bytes of this process now."""
+def _resident(ranked: bool) -> float:
+    """Bytes of this process now, with whatever a run imports.
+
+    Args:
+        ranked: whether that is what trainer ranks import.
+    """
+    if ranked:
+        importlib.import_module("agentdistill.cluster.worker")
     with open("/proc/self/statm", encoding="ascii") as file:
         return float(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

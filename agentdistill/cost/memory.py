@@ -21,6 +21,7 @@ _MOMENTS = 2  # that AdamW keeps of a weight
 _CHUNKS = 5  # pieces of [positions × vocabulary] that a loss has at one time: logits, log-probs of both, slope, product
 _SAMPLED = 28  # bytes a logit while a token is chosen: logits, two log-softmaxes, probabilities, and their sums in fp64
 _PASSING = 3  # copies of the widest activation in a pass without gradients
+_BACK = 4  # and of its gradient in the backward pass of a layer
 _AHEAD = 2  # layers that a rank has gathered at one time: the one that computes, and the next
 _BLOCK = 64  # tokens by which a cache grows
 PHASES = ("imitating", "playing", "scoring", "updating")
@@ -137,7 +138,7 @@ class Needs:
         width = _FAST if self.gpu and layout.ranked else _WIDTH
         tokens = self.work.passed / n / train.minibatches
         saved = student.saved_recomputing if again else student.saved_numbers
-        out = width * self._batch(tokens) * saved
+        out = width * self._batch(tokens) * (saved + _BACK * _widest(student))
         out += _CHUNKS * min(self._chunk, _WIDTH * self.work.written / n * student.vocabulary)
         if layout.ranked:  # what is gathered, and the gradient of the head, which is there before the body's
             out += width * (student.root + _AHEAD * student.layer)
@@ -166,7 +167,7 @@ class Needs:
         """Passes without gradients of these models over a share of the episodes."""
         if not shapes:
             return self._answers(share)
-        widest = max(int(each.config.intermediate_size) for each in shapes)
+        widest = max(map(_widest, shapes))
         passing = _PASSING * _WIDTH * self._batch(share * self.work.passed) * widest
         return passing + self._answers(share) + _CHUNKS * self._chunk
 
@@ -179,8 +180,14 @@ class Needs:
                 trained = _WIDTH * (1 + _MOMENTS) * shape.parameters
                 rows, own = section.sft.batch, self.work.lengths
                 logits = _CHUNKS * min(self._chunk, _WIDTH * rows * own.written * shape.vocabulary)
-                needed.append(trained + logits + _WIDTH * rows * own.read * shape.saved_numbers)
+                numbers = shape.saved_numbers + _BACK * _widest(shape)
+                needed.append(trained + logits + _WIDTH * rows * own.read * numbers)
         return max(needed)
+
+
+def _widest(shape: Shape) -> int:
+    """Numbers of a token's widest activation."""
+    return int(shape.config.intermediate_size)
 
 
 def fewest(roles: Callable[[int], Sequence[Role]], room: float) -> int:

@@ -107,7 +107,8 @@ def test_each_rank_holds_a_shard_and_the_first_the_student_and_its_teachers_as_w
 def test_ranks_on_gpus_compute_in_half_the_width() -> None:
     cpu, gpu = (by_name(Layout(ranks=4), gpu=gpu)["rank 1"].bytes for gpu in (False, True))
     assert cpu["shard and optimizer"] == gpu["shard and optimizer"]
-    saved = 4 * 8 * 200 / 4 * STUDENT.saved_numbers + 4 * (STUDENT.root + 2 * STUDENT.layer)
+    numbers = STUDENT.saved_numbers + 4 * STUDENT.config.intermediate_size  # and four gradients of the widest activation
+    saved = 4 * 8 * 200 / 4 * numbers + 4 * (STUDENT.root + 2 * STUDENT.layer)
     chunks = 20 * min(1 << 26, 8 * 40 / 4 * STUDENT.vocabulary) - 20 * min(3 << 21, 8 * 40 / 4 * STUDENT.vocabulary)
     assert cpu["updating"] - gpu["updating"] == pytest.approx(saved / 2 - chunks)
 
