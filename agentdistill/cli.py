@@ -316,6 +316,8 @@ class Plan:
     """here, which is measured for some seconds, or h100, a100, a100-40gb by their makers' figures."""
     like: str | None = None
     """A run whose episodes are taken for this one's (default: as long as the experiment allows)."""
+    ranks: int | None = None
+    """Trainer ranks that torchrun is to start (default: as few as hold it)."""
     json: bool = False
     """Print JSON instead of lines."""
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -324,7 +326,9 @@ class Plan:
         """Do it."""
         from agentdistill import api, config
 
-        found = api.plan(self.experiment, device=self.device, like=self.like, **config.parse_overrides(self.overrides))
+        found = api.plan(
+            self.experiment, device=self.device, like=self.like, ranks=self.ranks, **config.parse_overrides(self.overrides)
+        )
         print(json.dumps(found.as_dict(), indent=1) if self.json else "\n".join(found.lines))
 
 
@@ -444,7 +448,7 @@ def _command(words: list[str]) -> Any:
     rest = list(words)
     known = {"--out", "--resume", "--no-resume", "--dry-run", "--no-dry-run", "--role", "--help", "-h"}
     known |= {"--cheap", "--no-cheap", "--json", "--no-json"} if words[:1] == ["doctor"] else set()
-    known |= {"--device", "--like", "--json", "--no-json"} if words[:1] == ["plan"] else set()
+    known |= {"--device", "--like", "--ranks", "--json", "--no-json"} if words[:1] == ["plan"] else set()
     while rest:
         word = rest.pop(0)
         if takes and word.startswith("--") and word.partition("=")[0] not in known:

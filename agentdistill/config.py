@@ -240,6 +240,9 @@ class TrainSection(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, of matrices")
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     token_budget: int = Field(8192, ge=1, description="tokens that one forward pass computes")
+    packing: bool | None = Field(
+        None, description="lay the sequences of a pass into one row, without padding; by default where a model can"
+    )
     activation_checkpointing: bool = Field(
         False, description="compute layers again in the backward pass, and do not keep them: less memory, a third more time"
     )

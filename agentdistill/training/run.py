@@ -131,6 +131,7 @@ def _models(session: Session) -> _Models:
     sections = [config.student, *roles.values()]
     tokenizer = session.tokenizer() if any(is_tiny(s.model) for s in sections) else None
     student = session.load("student", config.student, tokenizer)
+    _require_packing(config, student)
     if config.student.lora is not None:
         chosen(student, config.student.lora.targets)  # refuses what is no layer before anything is trained
     if session.stored is not None:
@@ -159,7 +160,24 @@ def _models(session: Session) -> _Models:
             teachers[role] = own_weights(student, each.model)
     if section is not None and reference is None:
         reference = own_weights(student, section.model)
-    return _Models(student, teachers, reference)
+    return _laid_out(config, _Models(student, teachers, reference))
+
+
+def _require_packing(config: Experiment, student: CausalLM) -> None:
+    if config.train.packing and not student.packed:
+        raise UserError(
+            f"train.packing is true, and model '{student.name}' cannot take several sequences in one row: there they have "
+            "other states than alone; leave train.packing out, and they are padded"
+        )
+
+
+def _laid_out(config: Experiment, models: _Models) -> _Models:
+    """The models, whose passes pad their sequences where the experiment has it so."""
+    if config.train.packing is False:
+        for each in (models.student, *models.teachers.values(), models.reference):
+            if isinstance(each, CausalLM):
+                each.packed = False
+    return models
 
 
 def _teacher(session: Session, models: _Models) -> TeacherScorer | Panel | None:

@@ -12,7 +12,7 @@ import torch
 
 from agentdistill.policies.base import ScoreRequest, TeacherScorer, TeacherScores
 from agentdistill.policies.model import CausalLM, chunk_rows
-from agentdistill.policies.shared import budget_batches, shares, states_at
+from agentdistill.policies.shared import budget_batches, states_at
 from agentdistill.signals import TokenTable
 from agentdistill.signals.divergence import reverse_kl
 from agentdistill.signals.logspace import entropy
@@ -239,7 +239,7 @@ def _student_pass(
     student.model.train(False)
     size = chunk_rows(student.head)
     inputs = [s.ids.tolist() for s in sequences]
-    for batch in budget_batches(inputs, budget, shares(student)):
+    for batch in budget_batches(inputs, budget, student.packed):
         members = [sequences[i] for i in batch]
         states = states_at(student, [inputs[i] for i in batch], [s.targets - 1 for s in members])
         for i, sequence, own in zip(batch, members, torch.split(states, [len(s.targets) for s in members]), strict=True):

@@ -13,7 +13,7 @@ import torch
 from agentdistill.errors import UserError
 from agentdistill.policies.base import TeacherScores
 from agentdistill.policies.model import CausalLM
-from agentdistill.policies.shared import budget_batches, shares, states_at
+from agentdistill.policies.shared import budget_batches, states_at
 from agentdistill.signals import Method, Streams
 from agentdistill.signals.parts import Lazy, Parts
 from agentdistill.training.head import ChunkLoss, backward_through_head
@@ -89,7 +89,7 @@ def accumulate(
     totals = Totals()
     chosen = [i for i in segments if np.any(coef[scored.sequences[i].rows] > 0)]
     ids = [scored.sequences[i].ids.tolist() for i in chosen]
-    for batch in budget_batches(ids, budget, shares(student)):
+    for batch in budget_batches(ids, budget, student.packed):
         tokens = _Tokens(method, scored, streams, coef, [chosen[i] for i in batch], [ids[i] for i in batch])
 
         def loss(part: slice, logits: torch.Tensor, tokens: _Tokens = tokens) -> torch.Tensor:

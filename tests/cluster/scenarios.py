@@ -120,7 +120,8 @@ def uneven(open_: Opener, folder: Path) -> Result:
 
 
 def alike(open_: Opener, folder: Path) -> Result:
-    """Three sequences of a long common beginning, so that one rank has two of them in a micro-batch and the other has one."""
+    """Three sequences of a long common beginning, so that one rank has two of them in a micro-batch and the other has one; as
+    rows of a beginning and what follows it, with layers computed again, and padded."""
     student, method = model(0), Method.load("opd-exact")
     beginning, zeros = [5 + i % 40 for i in range(160)], [0.0] * 6
     rows = [
@@ -130,11 +131,12 @@ def alike(open_: Opener, folder: Path) -> Result:
     ]  # fmt: skip
     scored = score(student, TransformersScorer(near(student, "teacher", 1)), rows, 4096)
     streams, out = method.apply(scored.table), Result()
-    for recompute in (False, True):
-        config = experiment(**{"method": "opd-exact", "train.activation_checkpointing": recompute})
+    for way in ("plain", "recompute", "padded"):
+        student.packed = way != "padded"
+        config = experiment(**{"method": "opd-exact", "train.activation_checkpointing": way == "recompute"})
         trainer = open_(student, config)
         loss = trainer.accumulate(method, scored, streams, streams.coef, range(3), "step 7").loss
-        out[str(recompute)] = (loss, trainer.difference(), trainer.set_aside())
+        out[way] = (loss, trainer.difference(), trainer.set_aside())
         trainer.close()
     return out
 

@@ -19,6 +19,8 @@ from tests.needs import needs
 
 needs("ray", "pip install 'agentdistill[ray]'")
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
+
 ITERATIONS, TASKS = 4, 6
 
 

@@ -4,123 +4,70 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import agentdistill as ad
 from agentdistill import cli
-from agentdistill.cost.devices import device
-from agentdistill.cost.estimate import PHASES, memory, models_of, peak, seconds
-from agentdistill.cost.meters import Roofline
 from agentdistill.cost.shape import shape_of
-from agentdistill.cost.work import Lengths, allowed, like, reads_early, work_of
-from agentdistill.signals import Method
-from tests.training.test_run import BASE, run
+from tests.cost.test_memory import MODELS
+from tests.needs import needs
 
-pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
-
-LARGE: dict[str, Any] = {
-    "env": {"id": "agentdistill/ALFWorld-v0"}, "student": {"model": "lab/Small-1.5B"}, "teacher": {"model": "lab/Large-7B"},
-}  # fmt: skip
-EPISODE = Lengths(4.0, 40.0, 16.0, 200.0, 0.0, "a test")
+SMALL = {**MODELS, "teacher": {"model": "lab/Small-0.6B"}, "train": {"token_budget": 2048, "tasks": 4}}
 
 
-def parts(changes: dict[str, Any] | None = None, lengths: Lengths = EPISODE) -> dict[str, float]:
-    config = ad.experiment({**LARGE, "train": {"tasks": 8}}, changes or {})
-    return memory(config, models_of(config), work_of(config, lengths), base=0.0)
+def said(plan: ad.Plan) -> str:
+    return "\n".join(plan.lines)
 
 
-def test_student_takes_twelve_bytes_a_parameter_and_teacher_four() -> None:
-    student, teacher = shape_of("lab/Small-1.5B"), shape_of("lab/Large-7B")
-    found = parts()
-    assert found["student and optimizer"] == 12 * student.parameters
-    assert found["teachers and references"] == 4 * teacher.parameters
-    assert found["updating"] > 4 * student.parameters
+def test_what_fits_one_device_is_one_process() -> None:
+    fits = ad.plan({**SMALL, "student": {"model": "lab/Small-0.6B"}}, device="h100")
+    assert (fits.devices, fits.ranks, len(fits.roles)) == (1, 1, 1)
+    assert "it fits one" in said(fits)
 
 
-def test_a_teacher_of_the_students_weights_is_a_copy_and_a_live_one_is_none() -> None:
-    copy, live = (parts({"teacher.model": kind, "teacher.privileged": True}) for kind in ("initial", "live"))
-    assert copy["teachers and references"] == 4 * shape_of("lab/Small-1.5B").parameters
-    assert live["teachers and references"] == 0
-    assert live["scoring"] == copy["scoring"]
+def test_what_fits_no_single_device_takes_the_fewest_ranks_that_hold_it() -> None:
+    several = ad.plan({**SMALL, "student": {"model": "lab/Large-5B"}}, device="h100")
+    assert several.devices == several.ranks == several.fewest > 1
+    assert f"it takes {several.devices} of them, for {several.ranks} trainer ranks" in said(several)
+    assert "memory of each of ranks 1 to " if several.ranks > 2 else "memory of rank 1" in said(several)
+    fewer = ad.plan({**SMALL, "student": {"model": "lab/Large-5B"}}, device="h100", ranks=several.ranks - 1)
+    assert fewer.devices == 0
+    assert f"it does not fit; with {several.ranks} trainer ranks it does" in said(fewer)
+    more = ad.plan({**SMALL, "student": {"model": "lab/Large-5B"}}, device="h100", ranks=2 * several.ranks)
+    assert more.devices == 2 * several.ranks
+    assert more.peak < several.peak
+    assert more.seconds["update"] < several.seconds["update"]
 
 
-def test_an_adapter_has_a_small_optimizer() -> None:
-    whole, lora = parts(), parts({"student.lora": {"r": 8}})
-    assert lora["student and optimizer"] < 0.4 * whole["student and optimizer"]
-
-
-def test_a_smaller_token_budget_takes_less_to_update() -> None:
-    longer = Lengths(4.0, 400.0, 16.0, 2000.0, 0.0, "a test")
-    assert (
-        parts({"train.token_budget": 2048}, longer)["updating"] < 0.5 * parts({"train.token_budget": 8192}, longer)["updating"]
-    )
-
-
-def test_the_peak_is_what_is_always_there_and_the_worst_phase() -> None:
-    found = {"process": 1.0, "student and optimizer": 2.0, "teachers and references": 3.0} | dict.fromkeys(PHASES, 1.0)
-    assert peak({**found, "playing": 7.0}) == 13.0
-
-
-def test_a_device_is_never_faster_than_its_figures() -> None:
-    shape, h100 = shape_of("lab/Large-7B"), device("h100")
-    meter = Roofline(h100)
-    assert meter.decode(shape, 1, 100) >= 4 * shape.body / h100.bandwidth
-    assert meter.score(shape, 1e6, 512, 1e5) >= 2 * shape.body * 1e6 / h100.flops[4]
-    assert meter.train(shape, 1e6, 512, 1e5) >= 3 * meter.score(shape, 1e6, 512, 1e5)
-    assert meter.decode(shape, 64, 4000) > meter.decode(shape, 64, 100)
-
-
-def test_twice_the_episodes_take_twice_the_scoring_and_update() -> None:
-    config = ad.experiment(LARGE)
-    models, meter = models_of(config), Roofline(device("a100"))
-    once, twice = (
-        seconds(models, work_of(ad.experiment({**LARGE, "train": {"tasks": tasks}}), EPISODE), meter) for tasks in (16, 32)
-    )
-    for name in ("score", "update"):
-        assert twice[name] == pytest.approx(2 * once[name])
-
-
-def test_what_fits_no_single_device_is_sharded_and_what_fits_none_is_told_with_the_remedy() -> None:
-    fits = ad.plan({**LARGE, "student": {"model": "lab/Small-0.6B"}, "teacher": {"model": "lab/Small-0.6B"},
-                    "train": {"token_budget": 2048}}, device="h100")  # fmt: skip
-    assert fits.devices == 1
-    several = ad.plan({**LARGE, "student": {"model": "lab/Large-7B"}, "train": {"token_budget": 2048}}, device="h100")
-    assert several.devices > 1
-    assert f"it takes {several.devices} of them" in "\n".join(several.lines)
-    none = ad.plan(
-        {**LARGE, "student": {"model": "lab/Large-7B"}, "train": {"token_budget": 65536, "tasks": 64}}, device="a100"
-    )
+def test_what_no_rank_holds_is_told_with_the_remedy() -> None:
+    weights = ad.plan({**SMALL, "student": {"model": "lab/Large-14B"}, "teacher": {"model": "lab/Large-7B"}}, device="h100")
+    assert weights.devices == 0
+    assert "no number of them holds it, for the weights of rank 0 alone are" in said(weights)
+    assert "as actors of a Ray cluster" in said(weights)
+    activations = {**MODELS, "train": {"token_budget": 65536, "tasks": 512},
+                   "env": {"id": "agentdistill/ALFWorld-v0", "max_context": 65536}}  # fmt: skip
+    none = ad.plan(activations, device="a100-40gb")
     assert none.devices == 0
-    assert "lower train.token_budget" in "\n".join(none.lines)
+    assert "rank 0 would need all of 'playing'; lower train.tasks" in said(none)
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tmp_path_factory.mktemp("plan") / "r", **{"train.iterations": 2, "eval.every": 0})[0]
-
-
-def test_lengths_are_those_of_a_run_that_was_made(played: Path) -> None:
-    found, items = like(played, 1), [t for name in ("iter-000001", "iter-000002") for t in ad.load_run(played).read(name)]
-    assert found.turns == pytest.approx(sum(len(t.turns) for t in items) / len(items))
-    assert found.written == pytest.approx(sum(t.n_action_tokens for t in items) / len(items))
-    assert found.read == pytest.approx(sum(len(t.stream().ids) for t in items) / len(items))
-    assert 0 < found.environment < 1
-    assert allowed(ad.experiment(BASE)).read >= found.read
-    assert (found.contexts, found.passed) == (1, 1)  # a sequence an episode, and by itself in a pass of one token
-    together = like(played, 10**6)
-    lengths = [[len(t.stream().ids) for t in ad.load_run(played).read(name)] for name in ("iter-000001", "iter-000002")]
-    assert together.passed == sum(len(batch) * max(batch) for batch in lengths) / sum(map(sum, lengths))  # too short to share
-
-
-def test_a_window_makes_several_short_contexts_of_an_episode(tmp_path: Path) -> None:
-    window = {"env.view": {"kind": "window", "pairs": 1}, "env.max_context": 160}
-    small = {"train.iterations": 1, "sampling.max_tokens": 3, "eval.every": 0, "eval.tasks": 1, "student.sft.demonstrations": 4}
-    folder = run(tmp_path / "r", **window, **small)[0]
-    found, played = like(folder, 1), ad.load_run(folder).read("iter-000001")
-    assert found.contexts == sum(len(t.turns) for t in played) / len(played) > 1  # each of its turns is fresh
-    assert found.context == round(found.read / found.contexts) <= 160
+def test_a_ray_cluster_has_a_device_for_each_actor_or_the_share_that_it_was_given() -> None:
+    needs("ray")
+    sizes = {"samplers": 4, "teachers": 2, "trainers": 8}
+    about = {**SMALL, "student": {"model": "lab/Large-7B"}, "teacher": {"model": "lab/Large-7B"}}
+    plan = ad.plan({**about, "engine": {"kind": "ray", "ray": sizes}}, device="h100")
+    assert plan.devices == 4 + 2 + 8
+    assert "memory of driver (on a host)" in said(plan)
+    assert "memory of each of 4 samplers" in said(plan)
+    assert "for 8 trainer ranks" in said(plan)
+    half = ad.plan({**about, "engine": {"kind": "ray", "ray": {**sizes, "gpus_per_sampler": 0.5}}}, device="h100")
+    assert half.devices == 2 + 2 + 8
+    assert {each["name"] for each in plan.as_dict()["roles"]} == {"driver", "trainer", "sampler", "teacher lab/Large-7B"}
+    assert (
+        json.loads(json.dumps(plan.as_dict()))["roles"][-1]["bytes"]["teachers and references"]
+        == 4 * shape_of("lab/Large-7B").parameters
+    )
 
 
 def test_this_machine_is_measured_and_what_it_says_is_finite(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +81,18 @@ def test_this_machine_is_measured_and_what_it_says_is_finite(played: Path, capsy
     assert all(value >= 0 for value in found["seconds"].values())
     assert found["hours"] > 0
     assert found["peak"] > found["bytes"]["process"] > 1e8
+    assert len(found["roles"]) == 1
+
+
+def test_ranks_of_this_machine_share_it(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", str(played / "experiment.yaml"), "--like", str(played), "--ranks", "2"]
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    assert "memory of rank 0, GiB: " in text
+    assert "memory of rank 1, GiB: " in text
+    assert "all of it fits one" in text
+    assert "between processes" in text
+    assert "note: all processes are on this machine" in text
 
 
 @pytest.mark.parametrize(
@@ -141,6 +100,7 @@ def test_this_machine_is_measured_and_what_it_says_is_finite(played: Path, capsy
     [
         (["--device", "h10"], "no figures of device 'h10'; did you mean 'h100'?"),
         (["--like", "nowhere"], "there is no run folder 'nowhere'"),
+        (["--ranks", "0"], "a plan is for 1 to 1024 trainer ranks, not 0"),
         (["--student.model", "nobody/knows"], "its name does not tell it"),
         (["--train.taks", "3"], "unknown field 'train.taks'; did you mean 'tasks'?"),
     ],
@@ -152,22 +112,6 @@ def test_mistakes_are_told_in_a_sentence(
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("method", "early"),
-    [
-        ("opd-exact", False),
-        ("gkd", False),
-        ("dckd", False),
-        ("opd", True),
-        ("sod", True),
-        ("tip-soft-or", True),
-        ("grpo", True),
-    ],
-)
-def test_a_pass_of_the_student_is_counted_where_a_method_reads_what_it_gives(method: str, early: bool) -> None:
-    assert reads_early(Method.load(method)) == early
-
-
 def test_what_is_not_counted_is_said_and_small_numbers_can_be_read(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", str(played / "experiment.yaml"), "--like", str(played), "--device", "h100", "--engine.overlap", "true"]
     assert cli.main(words) == 0
@@ -175,5 +119,7 @@ def test_what_is_not_counted_is_said_and_small_numbers_can_be_read(played: Path,
     assert "note: engine.overlap is not counted" in said
     assert " K" in next(line for line in said.splitlines() if line.startswith("models: "))
     assert "0.00 h" not in said
-    about = ad.experiment(LARGE, {"engine": {"teacher": "http://127.0.0.1:1/v1"}, "method": "opd"})
-    assert ad.plan(about, device="h100").notes[0].startswith("student and teacher are counted as if both were in this process")
+    about = ad.experiment(MODELS, {"engine": {"teacher": "http://127.0.0.1:1/v1"}, "method": "opd"})
+    notes = ad.plan(about, device="h100").notes
+    assert notes[0].startswith("student and teacher are counted as if both were in this process")
+    assert "--like takes it from a run" in notes[-1]

@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from agentdistill.cost.meters import Measured
 from agentdistill.cost.shape import Shape, shape_of
 from agentdistill.errors import UserError
 from agentdistill.policies.tiny import tiny_model
@@ -75,10 +74,3 @@ def test_a_model_that_is_nowhere_is_guessed_from_its_name(name: str, parameters:
 def test_a_reference_that_tells_no_size_is_refused(ref: str) -> None:
     with pytest.raises(UserError):
         shape_of(ref)
-
-
-def test_no_more_rows_are_measured_than_a_machine_holds(shape: Shape) -> None:
-    here = Measured()
-    many, more = here.decode(shape, 10**8, 8), here.decode(shape, 2 * 10**8, 8)
-    assert more == pytest.approx(2 * many)
-    assert many > 10**5 * here.decode(shape, 256, 8)

@@ -27,7 +27,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
             commands += block.commands
     assert all(words[0] in ("agentdistill", "python") for words in commands), "a command that nothing runs"
     printed = {}
-    with Forks(home) as forks:
+    with Forks(home, undrawn=True) as forks:  # nobody looks at the pictures
         for words in commands:
             python = words[0] == "python"
             code, text = forks.run(words if python else words[1:])

@@ -6,12 +6,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from agentdistill import api
 from agentdistill.policies.model import CausalLM
 from agentdistill.store import Store
 from tests.needs import needs_vllm
 
 needs_vllm()
+
+pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
 
 
 def test_a_student_is_trained_on_what_vllm_played(make_lm: Callable[[int], CausalLM], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def played(env: gym.Env[str, str], seed: int, actions: list[str] | None) -> tupl
 
 def test_the_checker_of_gymnasium_is_content(env_id: str) -> None:
     env = environment.make(env_id, **OPTIONS.get(env_id, {}))
-    check_env(env.unwrapped, skip_render_check=True)
+    check_env(env.unwrapped)
     env.close()
 
 

@@ -44,19 +44,24 @@ def rows(alike: int, *own: int) -> list[list[int]]:
 
 @given(st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=12), max_size=20), st.integers(1, 60))
 def test_batches_cover_every_sequence_once_within_the_budget(sequences: list[list[int]], budget: int) -> None:
-    batches = budget_batches(sequences, budget)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(sequences)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(len(sequences[i]) for i in batch) <= budget
+    for packed in (True, False):
+        batches = budget_batches(sequences, budget, packed)
+        assert sorted(i for batch in batches for i in batch) == list(range(len(sequences)))
+        for batch in batches:
+            lengths = [len(sequences[i]) for i in batch]
+            saved = (len(batch) - 1) * common_prefix([sequences[i] for i in batch])
+            whole = sum(lengths) - (saved if saved >= shared.LEAST else 0)
+            assert len(batch) == 1 or (whole if packed else len(batch) * max(lengths)) <= budget
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("budget", [1, 40, 64, 1000])
 def test_what_is_said_to_be_computed_is_what_goes_through_the_model(
-    lm: CausalLM, passes: list[tuple[int, ...]], budget: int
+    lm: CausalLM, passes: list[tuple[int, ...]], budget: int, packed: bool
 ) -> None:
-    sequences = rows(20, 5, 9, 3, 7)
+    sequences, lm.packed = rows(20, 5, 9, 3, 7), packed
     TransformersScorer(lm, budget=budget).score([ScoreRequest(ids, [len(ids) - 1]) for ids in sequences])
-    assert computed(sequences, budget) == sum(rows * columns for rows, columns in passes)
+    assert computed(sequences, budget, packed) == sum(rows * columns for rows, columns in passes)
 
 
 @given(st.lists(st.lists(st.integers(1, 2), max_size=8), min_size=1, max_size=6))
@@ -75,11 +80,18 @@ def test_episodes_of_one_task_share_a_pass_where_that_computes_less() -> None:
     assert all(len(batch) == 1 for batch in budget_batches([[i, *each] for i, each in enumerate(mixed)], 400))
 
 
-def test_what_is_not_shared_counts_whole() -> None:
+def test_padded_rows_count_whole() -> None:
     sequences = rows(200, 60, 50, 40)
     assert budget_batches(sequences, 400) == [[0, 1, 2]]
-    assert budget_batches(sequences, 400, share=False) == [[0], [1], [2]]
-    assert (pass_tokens(sequences), pass_tokens(sequences, share=False)) == (200 + 3 * 60, 3 * 260)
+    assert budget_batches(sequences, 400, packed=False) == [[0], [1], [2]]
+    assert (pass_tokens(sequences), pass_tokens(sequences, packed=False)) == (200 + 150, 3 * 260)
+
+
+def test_sequences_of_any_length_fill_a_pass() -> None:
+    sequences = [[i] * n for i, n in enumerate([90, 10, 60, 40])]
+    assert sorted(map(sorted, budget_batches(sequences, 100))) == [[0, 1], [2, 3]] or computed(sequences, 100) == 200
+    assert computed(sequences, 200) == 200
+    assert computed(sequences, 200, packed=False) == 2 * 90 + 2 * 40
 
 
 def test_of_batches_that_compute_the_same_the_more_equal_ones_are_taken() -> None:
@@ -101,7 +113,7 @@ def test_states_and_gradients_are_those_of_whole_rows(
         else:
             passes.clear()
             states = states_at(lm, sequences, columns)
-            assert passes == [(1, alike), (len(own), max(own))]
+            assert passes == [(1, alike + sum(own))]
         lm.model.zero_grad()
         (states * weight).sum().backward()
         gradients = {key: p.grad.clone() for key, p in lm.model.named_parameters() if p.grad is not None}
@@ -118,7 +130,7 @@ def test_a_token_that_is_asked_for_is_no_part_of_the_common_beginning(lm: Causal
     columns = [np.array([10, 22]), np.array([21])]
     with torch.no_grad():
         states, hidden = states_at(lm, sequences, columns), lm.hidden(pad_right(sequences, lm.device))
-    assert passes[0] == (1, 10)
+    assert passes[0] == (1, 10 + 15 + 15)
     expected = torch.stack([hidden[0, 10], hidden[0, 22], hidden[1, 21]])
     torch.testing.assert_close(states, expected, atol=2e-5, rtol=1e-5)
 
@@ -128,13 +140,13 @@ def test_sequences_without_a_common_beginning_go_whole(lm: CausalLM, passes: lis
     with torch.no_grad():
         states_at(lm, sequences, [np.array([20]), np.array([20])])
         states_at(lm, [sequences[0], sequences[0]], [np.array([], dtype=np.int64)] * 2)
-    assert passes == [(2, 26), (2, 26)]
+    assert passes == [(1, 52), (1, 26)]
 
 
 def test_a_scorer_says_of_a_group_what_it_says_of_each(lm: CausalLM, passes: list[tuple[int, ...]]) -> None:
     requests = [ScoreRequest(each, range(20, len(each))) for each in rows(20, 9, 5, 7)]
     together = TransformersScorer(lm).score(requests)
-    assert passes == [(1, 19), (3, 10)]
+    assert passes == [(1, 19 + 10 + 6 + 8)]
     for request, answer in zip(requests, together, strict=True):
         alone = TransformersScorer(lm).score([request])[0]
         torch.testing.assert_close(answer.logprobs, alone.logprobs, atol=2e-5, rtol=1e-5)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from agentdistill.policies.attention import PLAIN
 from agentdistill.policies.model import CausalLM
+from agentdistill.policies.varlen import NAME
 from agentdistill.training.recompute import recomputing
 
 
@@ -43,6 +43,6 @@ def test_the_model_is_afterwards_as_it_was(make_lm: Callable[[int], CausalLM]) -
     config = lm.model.config
     used = (config.use_cache, config._attn_implementation)
     with recomputing(lm.model):
-        assert (config.use_cache, config._attn_implementation) == (False, PLAIN)
+        assert (config.use_cache, config._attn_implementation) == (False, NAME)
     assert [dict(vars(module)) for module in lm.model.modules()] == before
     assert (config.use_cache, config._attn_implementation) == used == (True, "sdpa")

@@ -38,9 +38,8 @@ def record(env: WebShopEnv, seed: int) -> list[Any]:
     return shown
 
 
-@pytest.mark.parametrize("options", [{}, {"observation": "text_rich", "admissible": True}])
-def test_check_env_passes(options: dict[str, Any]):
-    check_env(make("agentdistill/WebShop-v0", **options).unwrapped)
+def test_check_env_passes_on_rich_text():
+    check_env(make("agentdistill/WebShop-v0", observation="text_rich", admissible=True).unwrapped)
 
 
 def test_gymnasium_makes_it_with_nothing_imported():
