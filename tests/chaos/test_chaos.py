@@ -20,12 +20,8 @@ from tests.chaos.campaign import Campaign
 from tests.chaos.checks import end_faults, metrics_faults, store_faults
 from tests.chaos.machine import MARK, Disk, Hang, Process, marked, until
 from tests.forking import Forks
-from tests.needs import needs, needs_mount
+from tests.needs import needs_mount
 
-CASE, TWIN = (
-    "overlap",
-    "ray-overlap",
-)  # a plain run and a thread that plays; the same in actors
 SEED = int(os.environ.get("AGENTDISTILL_CHAOS_SEED", "0"))
 
 
@@ -41,23 +37,13 @@ def test_a_run_that_every_blow_has_struck_is_the_run_that_nobody_disturbed(campa
     with Disk(campaign.folder / "tried", 1) as disk:
         kinds -= set() if disk.mounted else {"fill the disk"}
     while campaign.tally.blows.keys() != kinds and campaign.tally.rounds < 4:  # a run may end before all have struck it
-        campaign.round(CASE, len(kinds) - len(campaign.tally.blows))
+        campaign.round("plain", len(kinds) - len(campaign.tally.blows))
     assert campaign.tally.faults == []
     assert campaign.tally.blows.keys() == kinds
 
 
-def test_a_run_whose_actors_were_killed_is_the_run_of_one_process(campaign: Campaign) -> None:
-    needs("ray", "pip install 'agentdistill[ray]'")
-    kinds = {"kill a teacher", "kill an environment's actor"}
-    struck = beside(campaign, 20, *kinds)
-    while struck.tally.blows.keys() != kinds and struck.tally.rounds < 22:
-        struck.round(TWIN, len(kinds) - len(struck.tally.blows))
-    assert struck.tally.faults == []
-    assert struck.tally.blows.keys() == kinds
-
-
 def test_a_loss_a_doubling_and_another_number_are_found(campaign: Campaign, tmp_path: Path) -> None:
-    whole = campaign.whole(CASE)
+    whole = campaign.whole("plain")
     assert end_faults(whole, whole) == store_faults(whole) == []
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     first, second = Store(out / "store").batches()[-2:]
@@ -94,13 +80,13 @@ def test_a_run_that_does_not_survive_and_one_that_leaves_a_process_are_found(
 
     try:
         harmed = beside(campaign, 10, "harm")
-        harmed.round(CASE, 1)
+        harmed.round("plain", 1)
     finally:
         del BLOWS["harm"]
         child[0].wait()
     assert "outlived the run: " in harmed.tally.faults[0]
     assert "progress.json' is damaged" in harmed.tally.faults[1]
-    assert (campaign.folder / f"round-011-{CASE}-kept" / "progress.json").read_text() == "{"
+    assert (campaign.folder / "round-011-plain-kept" / "progress.json").read_text() == "{"
 
 
 def beside(campaign: Campaign, rounds: int, *blows: str) -> Campaign:
