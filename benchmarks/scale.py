@@ -24,6 +24,7 @@ import json
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from typing import Any
 import torch
 
 from agentdistill.cluster.connect import ray
-from agentdistill.cluster.troupe import Troupe
+from agentdistill.cluster.troupe import Shipment, Troupe
 from agentdistill.config import parse_experiment
 from agentdistill.policies.load import load_model
 from agentdistill.policies.model import CausalLM
@@ -61,7 +62,7 @@ class Stopwatch:
         """The function, timed."""
 
         def run(*arguments: Any, **options: Any) -> Any:
-            if self._inside:
+            if self._inside or threading.current_thread() is not threading.main_thread():  # the driver does something else
                 return function(*arguments, **options)
             self._inside, began = True, time.perf_counter()
             try:
@@ -189,7 +190,7 @@ def main() -> None:
         "model", (LocalTrainer, "accumulate"), (LocalTrainer, "step"), (LocalTrainer, "difference"), (loop, "require_finite")
     )
     watch.watch("model", (StudentColumns, "compute"))
-    watch.watch("weights", (ray, "put"))
+    watch.watch("weights", (Shipment, "update"))
     torch.set_num_threads(1)
     found: dict[int, dict[int, tuple[float, dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory() as name:

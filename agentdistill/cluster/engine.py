@@ -76,6 +76,8 @@ class RayEngine:
 
     def close(self) -> None:
         """See `Engine`."""
+        for _, shipment in self._shipments.values():
+            shipment.close()
         if self._ranks is not None:
             self._ranks.close()
         troupes = [troupe for _, troupe in self._scoring.values()]

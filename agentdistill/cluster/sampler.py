@@ -41,7 +41,10 @@ class RaySampler:
         return self._troupe.crew
 
     def release(self, keys: Iterable[int] | None = None) -> None:
-        """Forget episodes: some, when their actor is asked next; with no argument all of them, now."""
+        """Forget episodes: some, when their actor is asked next; with no argument all of them, now.
+
+        Then the weights may just have changed, too. Those of a sampler whose weights play begin to travel.
+        """
         if keys is not None:
             for key in keys:
                 self._gone.setdefault(key % len(self._crew), []).append(key)
@@ -50,6 +53,8 @@ class RaySampler:
         self._waiting, self._gone, self._round = {}, {}, self._round + 1
         for place in range(len(self._crew)):
             self._crew.tell(place, "forget", self._owner, self._round)
+        if self._shipment is not None and self._number == self._shipment.number:
+            self._shipment.begin()
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[Sample]:
         """Sample one message a request (see `Sampler`).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from agentdistill.cluster.connect import ray
@@ -16,6 +17,8 @@ from agentdistill.engines.weights import state_of
 from agentdistill.policies.load import folder_of
 from agentdistill.policies.model import CausalLM
 
+State = tuple[tuple[int, int], ...]
+"""See `state_of`."""
 _NUMBERS = itertools.count(1)
 _HOSTS: dict[str, type[ModelHost]] = {"sampler": SamplerHost, "teacher": TeacherHost}
 
@@ -31,16 +34,34 @@ class Shipment:
 
     def __init__(self, lm: CausalLM) -> None:
         self._lm = lm
-        self._state: tuple[tuple[int, int], ...] = ()
+        self._state: State = ()
+        self._leaving: tuple[State, Future[Any]] | None = None
+        self._porter = ThreadPoolExecutor(1, "shipment")
         self.number, self.shipped = 0, 0
         self.ref: Any = None
 
-    def update(self) -> None:
-        """Send them where they have changed since."""
+    def begin(self) -> None:
+        """Begin to send them, where they have changed since, beside what this thread does next.
+
+        What was begun and nobody has waited for yet stays: whoever changes the weights more often than they are asked for does
+        not send them each time.
+        """
         state = state_of(self._lm.own())
-        if self.ref is None or state != self._state:
-            self.ref = ray.put(moving(self._lm))
+        if self._leaving is None and state != self._state:
+            self._leaving = state, self._porter.submit(lambda: ray.put(moving(self._lm)))
+
+    def update(self) -> None:
+        """Have them sent where they have changed since."""
+        while state_of(self._lm.own()) != self._state:  # also while they were on their way: what left then is half of each
+            self.begin()
+            assert self._leaving is not None
+            (state, sent), self._leaving = self._leaving, None
+            self.ref = sent.result()
             self._state, self.number, self.shipped = state, next(_NUMBERS), self.shipped + 1
+
+    def close(self) -> None:
+        """Wait for what is on its way: Ray may not go before."""
+        self._porter.shutdown()
 
 
 class Troupe:

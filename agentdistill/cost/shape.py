@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Pr
 
 from agentdistill.errors import UserError
 from agentdistill.policies.adapter import base_of, is_adapter
+from agentdistill.policies.fused import fuse
 from agentdistill.policies.load import is_tiny, read_config
 from agentdistill.policies.tiny import tiny_config, tiny_shape
 from agentdistill.training.recompute import decoder_layers
@@ -143,6 +144,7 @@ class Shape:
 
 def _made(config: PretrainedConfig) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    fuse(model)  # as a loaded one
     return model
 
 

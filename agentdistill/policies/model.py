@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentdistill.errors import UserError
+from agentdistill.policies.fused import fuse
 from agentdistill.policies.varlen import takes_rows
 
 
@@ -41,6 +42,7 @@ class CausalLM:
                 f"model '{self.name}' has {', '.join(sorted(windows))} layers; only full attention keeps one cache "
                 "across turns exactly. Choose a model without them."
             )
+        fuse(self.model)
         self._check_head()
         self.packed = takes_rows(self.model, self.hidden, self.vocab_size)
 

@@ -95,6 +95,31 @@ def test_new_weights_reach_every_actor_before_it_says_anything(engine: Any, lm: 
     assert shipment.shipped == shipped  # nothing had changed
 
 
+def test_weights_travel_while_the_driver_goes_on_and_those_that_changed_meanwhile_are_sent_again(
+    engine: Any, lm: CausalLM
+) -> None:
+    def scale(by: float) -> None:
+        with torch.no_grad():
+            for parameter in lm.model.parameters():
+                parameter.mul_(by)
+
+    sampler = engine.sampler(lm)
+    sampler.generate(asked(), PARAMS)
+    shipment = engine._shipments[id(lm)][1]
+    sampler.release()
+    assert shipment._leaving is None  # nothing had changed
+    scale(1.1)
+    sampler.release()
+    assert shipment._leaving is not None
+    same(sampler.generate(asked(), PARAMS), TransformersSampler(lm).generate(asked(), PARAMS))
+    shipped = shipment.shipped
+    for by in (1.1, 0.8):
+        scale(by)
+        sampler.release()
+    same(sampler.generate(asked(), PARAMS), TransformersSampler(lm).generate(asked(), PARAMS))
+    assert shipment.shipped == shipped + 2
+
+
 def test_messages_that_are_taken_up_one_by_one_are_the_same(engine: Any, lm: CausalLM) -> None:
     sampler = engine.sampler(lm)
     assert isinstance(sampler, ContinuousSampler)
