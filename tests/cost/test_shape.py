@@ -8,6 +8,7 @@ from transformers import LlamaForCausalLM
 
 from agentdistill.cost.shape import Shape, shape_of
 from agentdistill.errors import UserError
+from agentdistill.policies.fused import fuse
 from agentdistill.policies.tiny import tiny_model
 
 
@@ -18,7 +19,9 @@ def shape() -> Shape:
 
 @pytest.fixture(scope="module")
 def real() -> LlamaForCausalLM:
-    return tiny_model("64x3", 300, 0, 256)
+    model = tiny_model("64x3", 300, 0, 256)
+    fuse(model)  # as where a model is loaded
+    return model
 
 
 def test_parameters_are_those_of_the_model_itself(shape: Shape, real: LlamaForCausalLM) -> None:
