@@ -20,7 +20,9 @@ from tests.forking import Forks
 PATIENCE = 300.0
 """Seconds without a new line of metrics or log that count as a hang: importing torch takes minutes on a busy machine."""
 GOING = 8.0  # seconds for what a run has started to be gone after it
+FAREWELL = 75.0  # and for what Ray starts beside a raylet: once that is gone it tries to tell the driver of it, for a minute
 _WORKER = "agentdistill.pool_child"
+_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 _HOST = re.compile(r"ray::(\w+Host)\b")  # as Ray names an actor's process
 _TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
 _TROUBLE = re.compile(r"Traceback \(most recent call last\)|Unhandled error \(suppress with ")
@@ -152,8 +154,13 @@ class Running:
 
     def orphans(self) -> list[Process]:
         """What is left of a run that has ended, after a moment to end too."""
+
+        def others() -> list[Process]:
+            return [each for each in self.processes if each.words[0] not in _AGENTS]
+
         with contextlib.suppress(Hang):
-            until(lambda: not self.processes, GOING, "end of what the run has started")
+            until(lambda: not others(), GOING, "end of what the run has started")
+            until(lambda: not self.processes, FAREWELL, "end of Ray's agents")
         return self.processes
 
     def stacks(self) -> str:
