@@ -156,7 +156,7 @@ class Running:
         """What is left of a run that has ended, after a moment to end too."""
 
         def others() -> list[Process]:
-            return [each for each in self.processes if each.words[0] not in _AGENTS]
+            return [each for each in self.processes if each.words[0].strip() not in _AGENTS]
 
         with contextlib.suppress(Hang):
             until(lambda: not others(), GOING, "end of what the run has started")
