@@ -33,10 +33,11 @@ class ModelHost:
     Args:
         threads: of torch's.
         budget: tokens that are scored in one pass.
+        padded: whether a model that is loaded by its name pads its passes.
     """
 
-    def __init__(self, threads: int, budget: int) -> None:
-        self._threads, self._budget = threads, budget
+    def __init__(self, threads: int, budget: int, padded: bool = False) -> None:
+        self._threads, self._budget, self._padded = threads, budget, padded
         self._number, self._owner, self._round = 0, 0, 0
         self._lm: CausalLM | None = None
 
@@ -49,6 +50,8 @@ class ModelHost:
         made = partial(load_model, source) if isinstance(source, str) else partial(unpack, source, weights or {})
         torch.set_num_threads(self._threads)
         self._lm = await asyncio.get_running_loop().run_in_executor(None, made)
+        if isinstance(source, str) and self._padded:
+            self._lm.packed = False
         self._sampler = TransformersSampler(self._lm)
         self._scorer = TransformersScorer(self._lm, budget=self._budget)
         self._player = Player(self._sampler, self._threads)

@@ -99,9 +99,9 @@ class Troupe:
             return actor.load.remote(source, None if now is None else now.ref, 0 if now is None else now.number)
 
         threads = max(1, int(places[0].cpus))
+        made = _HOSTS[places[0].role], (threads, setup.budget, setup.padded)
         self.crew = Crew(
-            places, reservation, (_HOSTS[places[0].role], (threads, setup.budget)), welcome=welcome, timeout=section.timeout,
-            wait=section.ray.wait, say=setup.say,
+            places, reservation, made, welcome=welcome, timeout=section.timeout, wait=section.ray.wait, say=setup.say
         )  # fmt: skip
 
     def bring(self, shipment: Shipment | None) -> int:

@@ -30,6 +30,7 @@ class Setup:
         lora: rank of the student's adapter, where it has one.
         teachers: models that are scored with, those of the student's own weights not counted.
         say: takes progress lines.
+        padded: whether models that it loads by their name pad their passes (`train.packing: false`).
     """
 
     section: EngineSection = field(default_factory=EngineSection)
@@ -40,6 +41,7 @@ class Setup:
     lora: int | None = None
     teachers: int = 1
     say: Callable[[str], None] = lambda _: None
+    padded: bool = False
 
 
 class Engine(Protocol):

@@ -223,6 +223,7 @@ class Session:
         return Setup(
             config.engine, config.train.token_budget, config.env.max_context, tiny_context(config), self.method.top or 0,
             None if lora is None else lora.r, config.elsewhere, self.say,
+            config.train.packing is False,
         )  # fmt: skip
 
     def teacher(self, role: str, section: TeacherSection, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:

@@ -102,6 +102,7 @@ def test_a_teacher_that_its_actor_loads_by_name_scores_and_plays_as_in_one_proce
         crew = Here()
 
     asyncio.run(host.load(lm.name, None, 0))
+    assert host._model.packed
     scorer = RayScorer(served(lm.name), cast(Any, One()), 2048)
     same(scorer.score(REQUESTS), lm)
     assert scorer._known is not None
@@ -109,3 +110,11 @@ def test_a_teacher_that_its_actor_loads_by_name_scores_and_plays_as_in_one_proce
     requests, params = [Request(i, [5, 6, 7 + i], i, frozenset({1})) for i in range(4)], SamplingParams(max_tokens=8)
     played = asyncio.run(host.sample(0, 1, 0, requests, params, ()))
     assert [each.ids for each in played] == [each.ids for each in TransformersSampler(lm).generate(requests, params)]
+
+
+def test_train_packing_false_reaches_a_teacher_that_its_actor_loads_by_name(lm: CausalLM) -> None:
+    from agentdistill.cluster.host import ModelHost
+
+    host = ModelHost(1, 2048, padded=True)
+    asyncio.run(host.load(lm.name, None, 0))
+    assert not host._model.packed
