@@ -112,11 +112,11 @@ def measure(
             for n in options.sizes:
                 changed = config.model_copy(update={"train": config.train.model_copy(update={"tasks": n})})
                 steps: list[tuple[float, dict[str, float]]] = []
-                for repeat in range(options.repeats + 1):
+                while len(steps) < options.repeats and (not steps or sum(s for s, _ in steps) < options.patience):
                     number, before, began = number + 1, dict(watch.spent), time.perf_counter()
                     loop._iteration(changed, roles, trainer, number, session.journal, session.store, lambda _: None)
                     seconds = time.perf_counter() - began
-                    if repeat:  # the first is warm-up
+                    if number > 1:  # the first is warm-up
                         steps.append((seconds, {part: watch.spent[part] - before[part] for part in PARTS}))
                 out[n] = sorted(steps, key=lambda step: step[0])[len(steps) // 2]
                 print(line(samplers, n, *out[n]), flush=True)
@@ -180,7 +180,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of environments")
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=16, help="of a message")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of a point")
+    parser.add_argument("--patience", type=float, default=60, help="seconds for a point, after which there is no other repeat")
     parser.add_argument("--figure", type=Path, help="where to draw it")
     options = parser.parse_args()
     watch = Stopwatch()

