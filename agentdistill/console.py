@@ -20,10 +20,14 @@ class Paper(RichConsole):
 
 
 class Console:
-    """Prints lines with the time since the start; `sink` takes the plain lines instead, if given."""
+    """Prints lines with the time since the start; `sink` takes the plain lines instead, if given.
+
+    Attributes:
+        began: the start, by `time.perf_counter`.
+    """
 
     def __init__(self, sink: Callable[[str], None] | None = None) -> None:
-        self._sink, self._rich, self._began = sink, RichConsole(soft_wrap=True, highlight=False), time.perf_counter()
+        self._sink, self._rich, self.began = sink, RichConsole(soft_wrap=True, highlight=False), time.perf_counter()
         self._bar: Progress | None = None
 
     def say(self, text: str) -> None:
@@ -31,7 +35,7 @@ class Console:
         if self._sink is not None:
             self._sink(text)
             return
-        minutes, seconds = divmod(int(time.perf_counter() - self._began), 60)
+        minutes, seconds = divmod(int(time.perf_counter() - self.began), 60)
         self._rich.print(Text.assemble((f"{minutes:3d}:{seconds:02d}  ", "dim"), text))
 
     def tick(self, what: str, done: int, total: int, now: str = "") -> None:

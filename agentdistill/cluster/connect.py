@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ for _name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "
 
 import ray as ray  # noqa: E402, PLC0414
 
-LOCAL = "local"
+LOCAL, AUTO = "local", "auto"
+_KNOCK = 10.0  # seconds that a machine may take to answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Cluster:
             return
         before = signal.getsignal(signal.SIGTERM)
         try:
+            _knock(os.environ.get("RAY_ADDRESS", AUTO) if address == AUTO else address)
             if address == LOCAL:
                 ray.init(address=LOCAL, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             else:
@@ -70,6 +73,20 @@ class Cluster:
         """Leave the cluster; one that was started for this process ends."""
         if self._own and ray.is_initialized():
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself would ask for minutes where nobody is.
+
+    Raises:
+        OSError: when nothing listens at `host:port`, or `ray://host:port`; other addresses are Ray's to judge.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
+        except (OSError, OverflowError) as error:
+            raise OSError(f"nothing listens at {host}:{port}: {error}") from error
 
 
 def named(node: str, machine: str) -> str:

@@ -45,15 +45,18 @@ class Group:
 
     def lost(self) -> list[int]:
         """Ranks whose processes are gone or stand still, as far as it can be told in some seconds."""
-        if gone := [rank for rank in range(self.world) if self._gone(rank)]:
+        if gone := self.gone():
             return gone
         try:
             before = [self._beats(rank) for rank in range(self.world)]
             time.sleep(4 * BEAT)
             return [rank for rank in range(self.world) if self._gone(rank) or self._beats(rank) == before[rank]]
         except (RuntimeError, KeyboardInterrupt):  # no store any more, or torchrun is ending us: it has seen it too
-            found = [rank for rank in range(self.world) if self._gone(rank)]
-            return found or ([0] if self.rank else [])
+            return self.gone() or ([0] if self.rank else [])
+
+    def gone(self) -> list[int]:
+        """Ranks whose processes are gone, as far as it can be told at once: those of this machine."""
+        return [rank for rank in range(self.world) if self._gone(rank)]
 
     def leave(self) -> None:
         """End this process's part; the others notice."""

@@ -66,6 +66,10 @@ class Ranks:
         """Whether this is rank 0."""
         return self.rank.number == 0
 
+    def gone(self) -> list[int]:
+        """See `Group.gone`."""
+        return self._group.gone()
+
     def trainer(self, student: CausalLM, config: Experiment) -> RankedTrainer:
         """A `trainer.Opener`, on rank 0."""
         return RankedTrainer(self, student, config)
@@ -158,6 +162,12 @@ def joined(config: Experiment) -> Iterator[Ranks | None]:
     ranks = Ranks(rank, config.train.rank_timeout)
     try:
         yield ranks
+    except KeyboardInterrupt as error:
+        gone = ranks.gone()  # whose end may be why torchrun stops this one
+        ranks.close(failed=True)
+        if gone:
+            raise UserError(_said(gone, error)) from error
+        raise
     except BaseException:
         ranks.close(failed=True)
         raise

@@ -6,6 +6,7 @@ The stages' names stand in `progress.json` once they are finished; a resumed run
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,9 +57,10 @@ def train(
     Raises:
         UserError: for whatever the user can mend.
     """
-    losses, before = 0, None
+    losses, before, began = 0, None, time.perf_counter()
     while True:
         session = Session(config, folder, resume=resume, say=say, trainer=trainer)
+        session.console.began = began
         try:
             return _run(session)
         except TrainerLost as lost:

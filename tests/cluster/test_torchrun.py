@@ -65,7 +65,7 @@ def test_a_run_of_two_ranks_one_of_which_is_killed_goes_on_in_one_process(
         torchrun.kill()
     assert not any(rank.is_running() for rank in ranks.values())
     said = (tmp_path / "log").read_text()
-    assert "trainer rank 1 is lost" in said or "agentdistill: stopped; go on from the last checkpoint with --resume" in said
+    assert "trainer rank 1 is lost" in said  # whoever noticed first: rank 0, or torchrun, which stops it
     assert said.count("iteration 1/12") == 1
     assert "this is a bug" not in said
     monkeypatch.setattr("agentdistill.report.report", lambda runs: None)

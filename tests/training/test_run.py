@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from agentdistill import api
+from agentdistill.config import Experiment
 from agentdistill.errors import UserError
+from agentdistill.policies.model import CausalLM
 from agentdistill.store import Store
 from agentdistill.training.journal import Journal
+from agentdistill.training.run import train
+from agentdistill.training.trainer import LocalTrainer, Trainer, TrainerLost
 
 SFT = {"demonstrations": 16, "steps": 4, "batch": 4}
 BASE: dict[str, Any] = {
@@ -318,3 +323,26 @@ def test_an_environment_that_always_fails_ends_the_run_with_its_error(tmp_path: 
             **made(folder),
             **{"env.options": {"fault": "raise", "fault_at": 1}},
         )
+
+
+def test_the_clock_of_the_log_goes_on_when_a_trainer_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], undrawn: None
+) -> None:
+    lost: list[bool] = []
+
+    def opened(student: CausalLM, config: Experiment) -> Trainer:
+        if not lost:
+            lost.append(True)
+            time.sleep(4)
+            raise TrainerLost("it was lost")
+        return LocalTrainer(student, config)
+
+    train(Experiment.model_validate(BASE), tmp_path / "r", trainer=opened)
+    told = [
+        line.split()[0].split(":")
+        for line in capsys.readouterr().out.splitlines()
+        if line[:6].replace(":", "").strip().isdigit()
+    ]
+    clock = [60 * int(minutes) + int(seconds) for minutes, seconds in told]
+    assert clock == sorted(clock)
+    assert clock[-1] >= 4
