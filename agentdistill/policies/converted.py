@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 CACHE = "AGENTDISTILL_CACHE"
-"""The variable that names the folder for it; `~/.cache/agentdistill` by default, or that of `XDG_CACHE_HOME`."""
+"""The variable that names the folder for it; `~/.cache/agentdistill` by default."""
 _READERS = ("transformers", "gguf", "tokenizers")
 _PROBE = "A probe, with 12 digits:\n<tool_call>{\"name\": 'x'}</tool_call> é 日本"
 
@@ -66,9 +66,7 @@ def _place(file: Path) -> Path:
 
 
 def _cache() -> Path:
-    if named := os.environ.get(CACHE):
-        return Path(named) / "models"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentdistill" / "models"
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "agentdistill") / "models"
 
 
 @functools.lru_cache
