@@ -24,6 +24,7 @@ _PASSING = 3  # copies of the widest activation in a pass without gradients
 _BACK = 4  # and of its gradient in the backward pass of a layer
 _AHEAD = 2  # layers that a rank has gathered at one time: the one that computes, and the next
 _BLOCK = 64  # tokens by which a cache grows
+_RETURNED = 32 << 20  # bytes of a tensor from which on glibc gives it back to the system when it is freed
 PHASES = ("imitating", "playing", "scoring", "updating")
 """Parts that are not there at the same time."""
 
@@ -115,7 +116,8 @@ class Needs:
             trains = self._trainer(layout)
         parts |= trains
         parts["updating"] = parts.get("updating", 0) + self._answers(1.0) * layout.ranked
-        parts |= {"imitating": self._imitating(), "playing": 0.0 if layout.samplers else self._playing(1)}
+        playing = 0.0 if layout.samplers else self._playing(1) + self._left(parts["updating"], layout)
+        parts |= {"imitating": self._imitating(), "playing": playing}
         parts["scoring"] = self._scoring([*(each.shape for each in here), *([student] if self.work.own_pass else [])], 1.0)
         name = "driver" if layout.by_ray else "rank 0" if layout.ranked else "process"
         return Role(name, 1, parts, device=not layout.apart)
@@ -162,6 +164,12 @@ class Needs:
         student, episodes = self.models.student, math.ceil(self.work.episodes / samplers)
         cached = _WIDTH * student.cached_numbers * episodes * math.ceil(self.work.lengths.context / _BLOCK) * _BLOCK
         return cached + _SAMPLED * episodes * student.vocabulary
+
+    def _left(self, updating: float, layout: Layout) -> float:
+        """What an update leaves behind for the episodes that are played after it: on a CPU all, where its tensors are small."""
+        tokens = self._batch(self.work.passed / layout.ranks / self.config.train.minibatches)
+        small = _WIDTH * tokens * _widest(self.models.student) < _RETURNED
+        return updating if small and not self.gpu and not layout.apart else 0.0
 
     def _scoring(self, shapes: Sequence[Shape], share: float) -> float:
         """Passes without gradients of these models over a share of the episodes."""

@@ -124,7 +124,7 @@ def test_rays_roles_have_what_they_do_and_the_driver_the_rest() -> None:
     assert driver.bytes["teachers and references"] == 0
     assert teacher.bytes["teachers and references"] == 4 * TEACHER.parameters
     assert trainer.bytes["shard and optimizer"] == 12 * STUDENT.shard(2)
-    alone = by_name(Layout())["process"].bytes["playing"]
+    alone = by_name(Layout(), gpu=True)["process"].bytes["playing"]
     assert sampler.bytes["playing"] == alone / 4  # of 8 episodes it has two
 
 
@@ -134,3 +134,12 @@ def test_the_fewest_ranks_are_those_whose_memory_fits() -> None:
     for n in (2, 3, 5):
         assert fewest(lambda n: made.roles(Layout(ranks=n)), sizes[n]) == (n if sizes[n] < sizes[1] else 1)
     assert fewest(lambda n: made.roles(Layout(ranks=n)), 0.99 * 4 * (STUDENT.parameters + TEACHER.parameters)) == 0
+
+
+def test_on_a_cpu_playing_comes_on_top_of_what_an_update_of_small_tensors_has_left() -> None:
+    small, large = ({"train.token_budget": budget, "train.tasks": 64} for budget in (1024, 65_536))
+    for changes, left in ((small, True), (large, False)):
+        cpu, gpu = (needs(changes, gpu=gpu).roles(Layout())[0].bytes for gpu in (False, True))
+        assert cpu["playing"] == gpu["playing"] + (cpu["updating"] if left else 0)
+    (first, *_) = needs(small).roles(Layout(ranks=2))
+    assert first.bytes["playing"] > first.bytes["updating"]
