@@ -22,8 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import agentdistill as ad
-
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = {"eval.tasks": 4, "eval.every": 0, "eval.temperature": 1.0, "log.backends": []}
 PHASES = ("generate", "environment", "score", "update")
@@ -53,11 +51,10 @@ CASES = {
 
 def train(case: Case, changes: dict[str, Any], folder: Path) -> list[int]:
     """Run it; peak bytes of each process, in the order of ranks."""
-    words = [word for name, value in changes.items() for word in (f"--{name}", json.dumps(value))]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(case.ranks)] if case.ranks else []
-    command = [sys.executable, *launch, "-m", "agentdistill", "train", str(ROOT / case.path), "--out", str(folder), *words]
+    command = [sys.executable, *launch, "-m", "agentdistill", "train", str(ROOT / case.path), "--out", str(folder)]
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // case.ranks))} if case.ranks else {}
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **threads})
+    run = subprocess.Popen([*command, *overrides(changes)], stdout=subprocess.DEVNULL, env={**os.environ, **threads})
     peaks: dict[str, int] = {}
     while run.poll() is None:
         for pid in _children(run.pid) if case.ranks else [run.pid]:
@@ -99,16 +96,32 @@ def compare(name: str, case: Case, iterations: int, folder: Path) -> dict[str, A
     """Train, plan, and print both."""
     changes = {**SHORT, **case.changes, "train.iterations": iterations}
     peaks, needed = train(case, changes, folder), seconds(folder)
-    plan = ad.plan(ROOT / case.path, like=folder, ranks=case.ranks or None, **changes)
-    planned = sum(plan.seconds.values())
-    print(f"{name}: an iteration {planned:.2f} planned, {needed['total']:.2f} s needed")
-    print("   planned s: " + ", ".join(f"{k} {v:.3f}" for k, v in plan.seconds.items()))
+    plan = planned(case, changes, folder)
+    whole = sum(plan["seconds"].values())
+    print(f"{name}: an iteration {whole:.2f} planned, {needed['total']:.2f} s needed")
+    print("   planned s: " + ", ".join(f"{k} {v:.3f}" for k, v in plan["seconds"].items()))
     print("   needed s:  " + ", ".join(f"{k} {v:.3f}" for k, v in needed.items()), flush=True)
-    for role, peak in zip(plan.roles, peaks, strict=True):
-        print(f"   {role.name}: {role.peak / 2**20:.0f} planned, {peak / 2**20:.0f} MiB needed")
-        print("      planned MiB: " + ", ".join(f"{k} {v / 2**20:.0f}" for k, v in role.bytes.items()), flush=True)
-    memory = [round(role.peak / peak, 3) for role, peak in zip(plan.roles, peaks, strict=True)]
-    return {"memory": memory, "time": round(planned / needed["total"], 3)}
+    for role, peak in zip(plan["roles"], peaks, strict=True):
+        print(f"   {role['name']}: {role['peak'] / 2**20:.0f} planned, {peak / 2**20:.0f} MiB needed")
+        print("      planned MiB: " + ", ".join(f"{k} {v / 2**20:.0f}" for k, v in role["bytes"].items()), flush=True)
+    memory = [round(role["peak"] / peak, 3) for role, peak in zip(plan["roles"], peaks, strict=True)]
+    return {"memory": memory, "time": round(whole / needed["total"], 3)}
+
+
+def planned(case: Case, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The plan as the command makes it, in a process that holds nothing yet."""
+    ranks = ["--ranks", str(case.ranks)] if case.ranks else []
+    command = [sys.executable, "-m", "agentdistill", "plan", str(ROOT / case.path), "--like", str(folder), "--json", *ranks]
+    done = subprocess.run([*command, *overrides(changes)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"planning {case.path} failed: {done.stderr}")
+    out: dict[str, Any] = json.loads(done.stdout)
+    return out
+
+
+def overrides(changes: dict[str, Any]) -> list[str]:
+    """As words of a command."""
+    return [word for name, value in changes.items() for word in (f"--{name}", json.dumps(value))]
 
 
 def main() -> None:

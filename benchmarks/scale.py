@@ -47,6 +47,7 @@ from agentdistill.training.trainer import LocalTrainer
 GAME = Path(__file__).with_name("slow_game.py")
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 TINY = "tiny:"
+WARM = 2  # steps first, after which Ray's store has been written to where weights take turns
 COLOURS = {1: "#4c72b0", 2: "#dd8452"}
 PARTS = ("actors", "environments", "model", "weights")
 
@@ -116,7 +117,7 @@ def measure(
                     number, before, began = number + 1, dict(watch.spent), time.perf_counter()
                     loop._iteration(changed, roles, trainer, number, session.journal, session.store, lambda _: None)
                     seconds = time.perf_counter() - began
-                    if number > 1:  # the first is warm-up
+                    if number > WARM:
                         steps.append((seconds, {part: watch.spent[part] - before[part] for part in PARTS}))
                 out[n] = sorted(steps, key=lambda step: step[0])[len(steps) // 2]
                 print(line(samplers, n, *out[n]), flush=True)
@@ -203,7 +204,7 @@ def main() -> None:
         draw(options.figure, found)
     shares = {f"{s}x{n}": round(share(*step), 4) for s, points in found.items() for n, step in points.items()}
     seconds = {f"{s}x{n}": round(step[0], 3) for s, points in found.items() for n, step in points.items()}
-    speedup = statistics.median(found[1][n][0] / found[2][n][0] for n in options.sizes if n >= 8)
+    speedup = statistics.median(found[1][n][0] / found[2][n][0] for n in options.sizes if n >= min(8, max(options.sizes)))
     about = {"benchmark": "scale", "model": options.model, "turns": options.turns, "seconds": seconds, "shares": shares}
     print(json.dumps(about | {"two_samplers": round(speedup, 3), "driver_share": max(shares.values())}))
 
