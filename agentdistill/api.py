@@ -515,7 +515,7 @@ def plan(
             figures.
         like: folder of a run whose episodes are taken for this one's, in length and in the environment's time; by default
             they are as long as the experiment allows.
-        ranks: torchrun starts; by default as few as hold it, one a device; Ray's roles are the experiment's (`engine.ray`).
+        ranks: that torchrun starts; by default as few as hold it, one a device; Ray's roles are those of `engine.ray`.
         overrides: sections, or fields by dotted name.
 
     Raises:

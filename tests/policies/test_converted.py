@@ -124,6 +124,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(converted.CACHE, str(tmp_path / "file"))
     same(load_model(f"pip:{package}"), load_model(f"pip:{package}"))
+    assert converted.find(tmp_path / package / "small.gguf") is None
 
 
 def test_a_tokenizer_that_would_come_back_as_another_is_not_kept(
