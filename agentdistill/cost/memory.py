@@ -12,6 +12,7 @@ from agentdistill.cost.layout import MOST, Layout
 from agentdistill.cost.models import Models
 from agentdistill.cost.shape import Shape
 from agentdistill.cost.work import Work
+from agentdistill.policies.kv import room
 from agentdistill.policies.model import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU
 from agentdistill.signals import Method
 
@@ -23,7 +24,7 @@ _SAMPLED = 28  # bytes a logit while a token is chosen: logits, two log-softmaxe
 _PASSING = 3  # copies of the widest activation in a pass without gradients
 _BACK = 4  # and of its gradient in the backward pass of a layer
 _AHEAD = 2  # layers that a rank has gathered at one time: the one that computes, and the next
-_BLOCK = 64  # tokens by which a cache grows
+_SPARE = 9 / 8  # room of a cache over what it holds: it grows by a quarter, so half of that on average (`policies.kv.room`)
 _RETURNED = 32 << 20  # bytes of a tensor from which on glibc gives it back to the system when it is freed
 PHASES = ("imitating", "playing", "scoring", "updating")
 """Parts that are not there at the same time."""
@@ -162,7 +163,7 @@ class Needs:
     def _playing(self, samplers: int) -> float:
         """The cache of a sampler's episodes, and the logits of a step."""
         student, episodes = self.models.student, math.ceil(self.work.episodes / samplers)
-        cached = _WIDTH * student.cached_numbers * episodes * math.ceil(self.work.lengths.context / _BLOCK) * _BLOCK
+        cached = _WIDTH * student.cached_numbers * episodes * room(math.ceil(_SPARE * self.work.lengths.context))
         return cached + _SAMPLED * episodes * student.vocabulary
 
     def _left(self, updating: float, layout: Layout) -> float:

@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
-_BLOCK = 64  # capacity grows in blocks, so that it is seldom copied
+_BLOCK = 64  # capacity is a number of blocks
+_MORE = 4  # and grows by one part of so many at least: all that is ever copied is then a few times what there is at last
+
+
+def room(span: int, held: int = 0) -> int:
+    """Positions that a cache for `span` of them has room for, where it had room for `held`."""
+    if span <= held:
+        return held
+    return -(-max(span, held + held // _MORE) // _BLOCK) * _BLOCK
 
 
 class RaggedCache(Cache):
@@ -37,7 +45,8 @@ class RaggedCache(Cache):
         """Announce a forward pass over `rows` writing at `positions` `[len(rows), new]`, reading keys `[:span]`."""
         self._rows, self._positions, self._span = rows, positions, span
         self._index = torch.arange(rows.start, rows.stop, device=positions.device).unsqueeze(1)
-        self._reserve = (n_rows, -(-span // _BLOCK) * _BLOCK)
+        held = max((store.shape[2] for store in self.keys), default=0)
+        self._reserve = (n_rows, room(span, held))
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -78,6 +87,9 @@ class RaggedCache(Cache):
         rows, capacity = max(self._reserve[0], store.shape[0]), max(self._reserve[1], store.shape[2])
         if (rows, capacity) == (store.shape[0], store.shape[2]):
             return store
-        grown = store.new_zeros((rows, store.shape[1], capacity, store.shape[3]))
+        grown = store.new_empty((rows, store.shape[1], capacity, store.shape[3]))
         grown[: store.shape[0], :, : store.shape[2]] = store
+        # Positions that no row has come to are masked, but nothing times not-a-number is not nothing.
+        grown[: store.shape[0], :, store.shape[2] :] = 0
+        grown[store.shape[0] :] = 0
         return grown

@@ -34,6 +34,31 @@ def test_growing_past_a_block_keeps_what_was_there() -> None:
     assert torch.equal(read, torch.cat([first, second], 2))
 
 
+def test_a_long_episode_is_copied_a_few_times_and_no_room_is_left_for_more_than_a_quarter() -> None:
+    cache, written, copied = RaggedCache(), [], 0
+    for at in range(2_000):
+        before = cache.keys[0].shape[2] if cache.keys else 0
+        written.append(states(2, 1, at))
+        read = write(cache, slice(0, 2), [at, at], written[-1], 2)
+        after = cache.keys[0].shape[2]
+        copied += before * (after != before)
+        assert at < after <= 1.25 * at + 64
+    assert copied < 5 * 2_000
+    assert torch.equal(read, torch.cat(written, 2))
+
+
+def test_positions_that_nobody_has_written_are_zero_whatever_the_memory_held() -> None:
+    cache = RaggedCache()
+    for length in (40, 90, 400):
+        dirty = [torch.full((3, 2, room, 3), torch.nan) for room in (64, 128, 448) for _ in range(4)]
+        del dirty
+        write(cache, slice(1, 2), [length], states(1, 1, length), 3)
+        for store in (cache.keys[0], cache.values[0]):
+            assert not store.isnan().any()
+            assert not store[0].any()
+            assert not store[2].any()
+
+
 def test_swapped_rows_change_places_and_a_pass_leaves_other_rows_alone() -> None:
     cache, first = RaggedCache(), states(3, 4, 0)
     write(cache, slice(0, 3), [0, 0, 0], first, 3)
