@@ -20,9 +20,11 @@ from tests.forking import Forks
 PATIENCE = 300.0
 """Seconds without a new line of metrics or log that count as a hang: importing torch takes minutes on a busy machine."""
 GOING = 8.0  # seconds for what a run has started to be gone after it
-FAREWELL = 75.0  # and for what Ray starts beside a raylet: once that is gone it tries to tell the driver of it, for a minute
+FAREWELL = 75.0  # and for what is Ray's own: an agent whose raylet is gone tries to tell the driver of it, for a minute, and a
+# worker that was just being started looks for its raylet about as long
 _WORKER = "agentdistill.pool_child"
 _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+_STARTED = "/ray/_private/workers/default_worker.py"  # a worker that has no actor yet; with one it is called after it
 _HOST = re.compile(r"ray::(\w+Host)\b")  # as Ray names an actor's process
 _TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
 _TROUBLE = re.compile(r"Traceback \(most recent call last\)|Unhandled error \(suppress with ")
@@ -156,11 +158,11 @@ class Running:
         """What is left of a run that has ended, after a moment to end too."""
 
         def others() -> list[Process]:
-            return [each for each in self.processes if each.words[0].strip() not in _AGENTS]
+            return [each for each in self.processes if not _is_rays_own(each)]
 
         with contextlib.suppress(Hang):
             until(lambda: not others(), GOING, "end of what the run has started")
-            until(lambda: not self.processes, FAREWELL, "end of Ray's agents")
+            until(lambda: not self.processes, FAREWELL, "end of Ray's own processes")
         return self.processes
 
     def stacks(self) -> str:
@@ -178,6 +180,10 @@ class Running:
             self.end()
         for each in self.processes:
             each.signal(signal.SIGKILL)
+
+
+def _is_rays_own(process: Process) -> bool:
+    return process.words[0].strip() in _AGENTS or any(word.endswith(_STARTED) for word in process.words)
 
 
 def _is_worker(process: Process) -> bool:
