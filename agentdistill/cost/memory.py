@@ -139,14 +139,20 @@ class Needs:
         train, student = self.config.train, self.models.student
         again, n = train.activation_checkpointing, layout.ranks
         width = _FAST if self.gpu and layout.ranked else _WIDTH
-        tokens = self.work.passed / n / train.minibatches
+        tokens = self._batch(self.work.passed / n / train.minibatches)
         saved = student.saved_recomputing if again else student.saved_numbers
-        out = width * self._batch(tokens) * (saved + _BACK * _widest(student))
+        out = width * tokens * (saved + _BACK * _widest(student))
+        out += width * self._copied(tokens) / (student.layers if again else 1)
         out += _CHUNKS * min(self._chunk, _WIDTH * self.work.written / n * student.vocabulary)
         if layout.ranked:  # what is gathered, and the gradient of the head, which is there before the body's
             out += width * (student.root + _AHEAD * student.layer)
             out += 0 if self.models.lora else _WIDTH * student.vocabulary * student.width
         return out
+
+    def _copied(self, tokens: float) -> float:
+        """Keys and values kept beside those of a pass's own tokens: what sequences begin alike with is computed once, but each
+        sequence's attention takes it along (`policies.varlen`)."""
+        return self.models.student.cached_numbers * tokens * max(0.0, 1 / self.work.lengths.passed - 1)
 
     def _batch(self, tokens: float) -> float:
         """Tokens of one pass: a sequence at least."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,6 +66,14 @@ def test_a_smaller_token_budget_takes_less_to_update_and_computing_layers_again_
     assert small < 0.5 * large
     kept = STUDENT.layers * STUDENT.width + STUDENT.saved_numbers / STUDENT.layers
     assert large - again == pytest.approx(4 * 8192 * (STUDENT.saved_numbers - kept))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_each_sequence_keeps_keys_and_values_of_what_it_begins_alike_with_others(again: bool) -> None:
+    changes = {"train.token_budget": 1_000, "train.activation_checkpointing": again}  # both fill a micro-batch
+    alone, alike = (parts(changes, replace(LONG, passed=share))["updating"] for share in (1.0, 0.25))
+    copied = 4 * 3 * 2_000 * STUDENT.cached_numbers  # a pass of 2,000 tokens, a sequence's, reads 8,000
+    assert alike - alone == pytest.approx(copied / (STUDENT.layers if again else 1))
 
 
 def test_a_rewarded_method_keeps_a_second_gradient_on_a_cpu() -> None:
