@@ -22,6 +22,7 @@ from agentdistill.cluster.share import Share
 from agentdistill.cluster.whole import load_whole
 from agentdistill.errors import UserError
 from agentdistill.modules import import_module
+from agentdistill.policies import heap
 from agentdistill.policies.model import CausalLM
 from agentdistill.signals import Method
 from agentdistill.training.aside import Aside
@@ -101,6 +102,8 @@ class RankWorker:
             raise
         self._agree(DONE)
         torch.set_num_threads(setup.threads)
+        if self._device.type == "cpu":
+            heap.keep_freed()
         self._lm = solid(setup.lm)
         mesh = init_device_mesh(self._device.type, (distributed.get_world_size(),))
         self._pass = shard(self._lm, mesh)

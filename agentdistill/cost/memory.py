@@ -12,6 +12,7 @@ from agentdistill.cost.layout import MOST, Layout
 from agentdistill.cost.models import Models
 from agentdistill.cost.shape import Shape
 from agentdistill.cost.work import Work
+from agentdistill.policies.heap import HEAP_ELEMENT
 from agentdistill.policies.kv import room
 from agentdistill.policies.model import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU
 from agentdistill.signals import Method
@@ -25,7 +26,6 @@ _PASSING = 3  # copies of the widest activation in a pass without gradients
 _BACK = 4  # and of its gradient in the backward pass of a layer
 _AHEAD = 2  # layers that a rank has gathered at one time: the one that computes, and the next
 _SPARE = 9 / 8  # room of a cache over what it holds: it grows by a quarter, so half of that on average (`policies.kv.room`)
-_RETURNED = 32 << 20  # bytes of a tensor from which on glibc gives it back to the system when it is freed
 PHASES = ("imitating", "playing", "scoring", "updating")
 """Parts that are not there at the same time."""
 
@@ -175,7 +175,7 @@ class Needs:
     def _left(self, updating: float, layout: Layout) -> float:
         """What an update leaves behind for the episodes that are played after it: on a CPU all, where its tensors are small."""
         tokens = self._batch(self.work.passed / layout.ranks / self.config.train.minibatches)
-        small = _WIDTH * tokens * _widest(self.models.student) < _RETURNED
+        small = _WIDTH * tokens * _widest(self.models.student) < HEAP_ELEMENT
         return updating if small and not self.gpu and not layout.apart else 0.0
 
     def _scoring(self, shapes: Sequence[Shape], share: float) -> float:

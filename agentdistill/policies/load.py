@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from transformers.utils import logging as hf_logging
 
 from agentdistill.errors import UserError
-from agentdistill.policies import adapter, converted
+from agentdistill.policies import adapter, converted, heap
 from agentdistill.policies.model import CausalLM
 from agentdistill.policies.tiny import tiny_model, tiny_shape
 from agentdistill.wording import shown
@@ -85,6 +85,8 @@ def load_model(ref: str, *, tokenizer: PreTrainedTokenizerBase | None = None, se
             converted.keep(Path(source) / options["gguf_file"], model, tokenizer)
         _realign(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        heap.keep_freed()
     return CausalLM(model.to(device), tokenizer, ref)
 
 
