@@ -139,7 +139,7 @@ class Needs:
         train, student = self.config.train, self.models.student
         again, n = train.activation_checkpointing, layout.ranks
         width = _FAST if self.gpu and layout.ranked else _WIDTH
-        tokens = self._batch(self.work.passed / n / train.minibatches)
+        tokens = self._microbatch(layout)
         saved = student.saved_recomputing if again else student.saved_numbers
         out = width * tokens * (saved + _BACK * _widest(student))
         out += width * self._copied(tokens) / (student.layers if again else 1)
@@ -153,6 +153,10 @@ class Needs:
         """Keys and values kept beside those of a pass's own tokens: what sequences begin alike with is computed once, but each
         sequence's attention takes it along (`policies.varlen`)."""
         return self.models.student.cached_numbers * tokens * max(0.0, 1 / self.work.lengths.passed - 1)
+
+    def _microbatch(self, layout: Layout) -> float:
+        """Tokens that a trainer computes at one time."""
+        return self._batch(self.work.passed / layout.ranks / self.config.train.minibatches)
 
     def _batch(self, tokens: float) -> float:
         """Tokens of one pass: a sequence at least."""
@@ -174,8 +178,7 @@ class Needs:
 
     def _left(self, updating: float, layout: Layout) -> float:
         """What an update leaves behind for the episodes that are played after it: on a CPU all, where its tensors are small."""
-        tokens = self._batch(self.work.passed / layout.ranks / self.config.train.minibatches)
-        small = _WIDTH * tokens * _widest(self.models.student) < HEAP_ELEMENT
+        small = _WIDTH * self._microbatch(layout) * _widest(self.models.student) < HEAP_ELEMENT
         return updating if small and not self.gpu and not layout.apart else 0.0
 
     def _scoring(self, shapes: Sequence[Shape], share: float) -> float:

@@ -45,7 +45,7 @@ class RaggedCache(Cache):
         """Announce a forward pass over `rows` writing at `positions` `[len(rows), new]`, reading keys `[:span]`."""
         self._rows, self._positions, self._span = rows, positions, span
         self._index = torch.arange(rows.start, rows.stop, device=positions.device).unsqueeze(1)
-        held = max((store.shape[2] for store in self.keys), default=0)
+        held = self.keys[0].shape[2] if self.keys else 0  # every pass grows all layers alike
         self._reserve = (n_rows, room(span, held))
 
     def update(
