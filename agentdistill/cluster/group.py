@@ -16,6 +16,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 BEAT = 0.5
 """Seconds between two signs of life."""
+_FAREWELL = 4 * BEAT
+"""Seconds that rank 0, who may be the store's server, waits for the others to be through with it."""
 
 
 class Group:
@@ -36,7 +38,8 @@ class Group:
             torch.cuda.set_device(local)
         self._store = store
         self._done = threading.Event()
-        threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
+        self._heart = threading.Thread(target=self._live, name="heartbeat", daemon=True)
+        self._heart.start()
         backend = "cpu:gloo,cuda:nccl" if self.device == "cuda" else "gloo"
         own, patience = PrefixStore("group", store), timedelta(seconds=timeout)
         distributed.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=patience)
@@ -59,21 +62,36 @@ class Group:
         return [rank for rank in range(self.world) if self._gone(rank)]
 
     def leave(self) -> None:
-        """End this process's part; the others notice."""
+        """End this process's part; the others notice when the process ends.
+
+        They ask the store nothing more by then: torch complains at length on stderr of a server that ends before it answers.
+        """
         self._done.set()
+        self._heart.join(_FAREWELL)
         if distributed.is_initialized():
             distributed.destroy_process_group()
+        until = time.monotonic() + (_FAREWELL if self.rank == 0 else 0)
+        while time.monotonic() < until and not all(self._quiet(rank) for rank in range(self.world)):
+            time.sleep(0.02)
 
     def _live(self) -> None:
         store = self._store.clone()  # type: ignore[attr-defined]  # a connection of its own, as every kind of store can
-        while not self._done.wait(BEAT):
-            try:
+        try:
+            while not self._done.wait(BEAT) and not (self.rank and store.add("quiet/0", 0)):
                 store.add(f"beat/{self.rank}", 1)
-            except RuntimeError:
-                return
+            store.add(f"quiet/{self.rank}", 1)
+        except RuntimeError:
+            return
 
     def _beats(self, rank: int) -> int:
         return int(self._store.add(f"beat/{rank}", 0))
+
+    def _quiet(self, rank: int) -> bool:
+        """Whether a rank's heart has stopped."""
+        try:
+            return self._gone(rank) or self._store.add(f"quiet/{rank}", 0) > 0
+        except RuntimeError:  # it was not ours, and is gone
+            return True
 
     def _gone(self, rank: int) -> bool:
         """Whether a process of this machine is no more, or a zombie."""

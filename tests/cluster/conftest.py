@@ -29,14 +29,18 @@ class Pair:
     def __init__(self, forks: list[Forks]) -> None:
         self._forks = forks
 
-    def start(self, out: Path, scenarios: str, timeout: float = 60) -> list[int]:
-        """Begin scenarios, their names with spaces between; the process ids by rank."""
+    def start(self, out: Path, scenarios: str, timeout: float = 60, linger: float = 0) -> list[int]:
+        """Begin scenarios, their names with spaces between; the process ids by rank.
+
+        Args:
+            linger: seconds that the others take to leave once they know that it is over.
+        """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         variables = {
             "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANKS_OUT": str(out),
-            "RANKS_SCENARIOS": scenarios, "RANKS_TIMEOUT": str(timeout),
+            "RANKS_SCENARIOS": scenarios, "RANKS_TIMEOUT": str(timeout), "RANKS_LINGER": str(linger),
         }  # fmt: skip
         self._out = out
         return [

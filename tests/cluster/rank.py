@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ assert rank is not None
 ranks = Ranks(rank, float(os.environ["RANKS_TIMEOUT"]))
 if not ranks.controls:
     code = ranks.serve()
+    time.sleep(float(os.environ["RANKS_LINGER"]))
     ranks.close(failed=bool(code))
     sys.exit(code)
 try:

@@ -24,6 +24,7 @@ from agentdistill.training.score import Scored, score
 from agentdistill.training.trainer import Opener, Trainer
 from agentdistill.trajectory import StopReason, Trajectory, Turn
 from tests.conftest import spread_model
+from tests.heap import faults
 from tests.training.looped import Even, experiment, loop, near, play_even
 
 Result = dict[str, Any]
@@ -202,6 +203,12 @@ def unwritten(open_: Opener, folder: Path) -> Result:
     return {"said": said, "files": sorted(p.name for p in (folder / "good").rglob("*"))}
 
 
+def kept(open_: Opener, folder: Path) -> Result:
+    """What rank 0 is given again of the memory that it frees."""
+    bench(open_)
+    return {"faults": faults()}
+
+
 def endless(open_: Opener, folder: Path) -> Result:
     """Steps without end; each is told in a file."""
     made = bench(open_)
@@ -214,7 +221,7 @@ def endless(open_: Opener, folder: Path) -> Result:
 
 
 SCENARIOS: dict[str, Callable[[Opener, Path], Result]] = {
-    each.__name__: each for each in (uneven, alike, adapter, refused, absent, unwritten, endless)
+    each.__name__: each for each in (uneven, alike, adapter, refused, absent, unwritten, kept, endless)
 }
 
 

@@ -12,16 +12,20 @@ import pytest
 from tests.cluster.conftest import Pair
 
 
-@pytest.fixture
-def working(pair: Pair, tmp_path: Path) -> list[int]:
-    """The process ids of two ranks in the middle of endless steps."""
-    processes = pair.start(tmp_path, "endless", timeout=5)
-    told = tmp_path / "endless" / "steps"
+def begun(pair: Pair, out: Path, linger: float = 0) -> list[int]:
+    processes = pair.start(out, "endless", timeout=5, linger=linger)
+    told = out / "endless" / "steps"
     began = time.monotonic()
     while not (told.exists() and (told.read_text() or "0") >= "2"):
         assert time.monotonic() - began < 60
         time.sleep(0.02)
     return processes
+
+
+@pytest.fixture
+def working(pair: Pair, tmp_path: Path) -> list[int]:
+    """The process ids of two ranks in the middle of endless steps."""
+    return begun(pair, tmp_path)
 
 
 def test_a_killed_rank_is_named_and_nobody_waits_for_it(pair: Pair, working: list[int]) -> None:
@@ -50,6 +54,12 @@ def test_a_rank_that_stands_still_is_named_once_the_others_have_waited(pair: Pai
 
 def test_ranks_that_are_all_told_to_end_take_none_for_lost(pair: Pair, working: list[int]) -> None:
     for process in reversed(working):  # as torchrun does when it is told to
+        os.kill(process, signal.SIGTERM)
+    assert pair.wait() == ([130, 1], ["stopped\n", ""])
+
+
+def test_the_store_stays_until_the_others_have_left(pair: Pair, tmp_path: Path) -> None:
+    for process in reversed(begun(pair, tmp_path, linger=1.5)):
         os.kill(process, signal.SIGTERM)
     assert pair.wait() == ([130, 1], ["stopped\n", ""])
 

@@ -6,35 +6,23 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.needs import missing
 
-PROGRAM = """
-import resource, sys
-import torch
-from agentdistill.policies.load import load_model
-from agentdistill.policies.tiny import train_tokenizer
-
-load_model("tiny:32x1", tokenizer=train_tokenizer(["to be or not to be"], 300))
-counts = []
-for _ in range(3):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    held = [torch.ones(2 << 20) for _ in range(32)]  # 8 MiB each
-    del held
-    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(*counts)
-"""
+ROOT = Path(__file__).parents[2]
 
 
 def faults(**environment: str) -> list[int]:
-    """Pages that the kernel gave each of three times that 256 MiB were held, in a process that has loaded a model."""
+    """See `tests.heap`, in a process that has loaded a model."""
     if platform.libc_ver()[0] != "glibc":
         missing("the C library is not glibc, whose settings these are")
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env={**os.environ, **environment}, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-m", "tests.heap"], cwd=ROOT, env={**os.environ, **environment},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
     return [int(word) for word in done.stdout.split()]
 
 
