@@ -36,8 +36,8 @@ class Group:
         self.rank, self.world, self.device = rank, world, "cuda" if torch.cuda.is_available() else "cpu"
         if self.device == "cuda":
             torch.cuda.set_device(local)
-        self._store = store
-        self._done = threading.Event()
+        self._store, self._timeout = store, timeout
+        self._done, self._pulse = threading.Event(), 0
         self._heart = threading.Thread(target=self._live, name="heartbeat", daemon=True)
         self._heart.start()
         backend = "cpu:gloo,cuda:nccl" if self.device == "cuda" else "gloo"
@@ -61,6 +61,17 @@ class Group:
         """Ranks whose processes are gone, as far as it can be told at once: those of this machine."""
         return [rank for rank in range(self.world) if self._gone(rank)]
 
+    def deserted(self) -> bool:
+        """Wait until rank 0 has shown no sign of life for `timeout` seconds, or this process leaves; whether it was the former.
+
+        Counted in this process's own beats, so that one that was stopped with rank 0 takes it for alive when both go on.
+        """
+        last, silent = -1, 0
+        while silent * BEAT < self._timeout and not self._done.wait(BEAT):
+            silent = silent + 1 if self._pulse == last else 0
+            last = self._pulse
+        return not self._done.is_set()
+
     def leave(self) -> None:
         """End this process's part; the others notice when the process ends.
 
@@ -79,6 +90,7 @@ class Group:
         try:
             while not self._done.wait(BEAT) and not (self.rank and store.add("quiet/0", 0)):
                 store.add(f"beat/{self.rank}", 1)
+                self._pulse = store.add("beat/0", 0)  # no answer, when the store's server is a process that stands still
             store.add(f"quiet/{self.rank}", 1)
         except RuntimeError:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class Ranks:
         told: list[int] = []
         for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal, or torchrun, sends to all: rank 0 sends the others
             signal.signal(number, lambda number, _: told.append(number))  # home, and would take one that went before for lost
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
         try:
             while True:
                 order: list[Any] = [None]
@@ -114,9 +116,7 @@ class Ranks:
             if not _broken(error):
                 raise
             if not told and 0 in self._group.lost():
-                print(
-                    f"agentdistill: trainer rank {self.rank.number}: rank 0, which ran the experiment, is lost", file=sys.stderr
-                )
+                self._say("is lost")
             return 1
 
     def close(self, failed: bool) -> None:
@@ -129,6 +129,19 @@ class Ranks:
             with suppress(UserError), self._guarded():  # one that is lost by now was not needed any more
                 self._order([(_STOP, (int(failed),))] * self.size)
         self._group.leave()
+
+    def _watch(self) -> None:
+        """End this process once rank 0 stands still: what waits for its orders cannot be told to stop."""
+        if self._group.deserted():
+            self._say("stands still")
+            os._exit(1)
+
+    def _say(self, what: str) -> None:
+        print(
+            f"agentdistill: trainer rank {self.rank.number}: rank 0, which ran the experiment, {what}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _order(self, orders: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
         mine: list[Any] = [None]

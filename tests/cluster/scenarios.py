@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,8 +221,17 @@ def endless(open_: Opener, folder: Path) -> Result:
         (folder / "steps").write_text(str(step))
 
 
+def away(open_: Opener, folder: Path) -> Result:
+    """A step, and then rank 0 is about something else for good."""
+    made = bench(open_)
+    made.accumulate([0, 1, 2, 3])
+    (folder / "steps").write_text("2")
+    while True:
+        time.sleep(1)
+
+
 SCENARIOS: dict[str, Callable[[Opener, Path], Result]] = {
-    each.__name__: each for each in (uneven, alike, adapter, refused, absent, unwritten, kept, endless)
+    each.__name__: each for each in (uneven, alike, adapter, refused, absent, unwritten, kept, endless, away)
 }
 
 

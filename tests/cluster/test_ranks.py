@@ -28,7 +28,9 @@ ROUNDING = 1e-7
 
 @pytest.fixture(scope="module")
 def ranked(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return pair.run(tmp_path_factory.mktemp("ranked"), " ".join([*LOOPS, "uneven", "alike", "refused", "absent", "unwritten", "kept"]))
+    return pair.run(
+        tmp_path_factory.mktemp("ranked"), " ".join([*LOOPS, "uneven", "alike", "refused", "absent", "unwritten", "kept"])
+    )
 
 
 def alone(name: str, folder: Path) -> dict[str, Any]:
