@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import agentdistill
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agentdistill"
 BESIDE = {"envs", "tools"}  # what people add: they are found by name, and import what is named for them
@@ -69,6 +71,19 @@ def test_a_file_imports_from_its_own_line_or_below(path: Path) -> None:
 @pytest.mark.parametrize("path", [pytest.param(path, id=unit(path)[0]) for path in FILES if unit(path)[1] not in BESIDE])
 def test_the_engine_imports_no_environment_and_no_tool_by_name(path: Path) -> None:
     assert not imported(path) & BESIDE
+
+
+def test_no_file_asks_the_package_for_a_module_that_has_a_verbs_name() -> None:
+    """It would get the verb, and all that this imports, where nothing has imported the module yet."""
+    asked = {
+        f"{path.relative_to(ROOT)}: {alias.name}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "agentdistill"
+        for alias in node.names
+        if alias.name in agentdistill._VERBS and (PACKAGE / f"{alias.name}.py").is_file()
+    }
+    assert not asked
 
 
 def test_every_name_on_the_list_is_a_module() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from agentdistill import view
+import agentdistill.view as views
 from agentdistill.chat import Chat
 from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, ReferenceSection
 from agentdistill.demonstrations import demonstrate, transcript
@@ -134,7 +134,7 @@ class Patient:
         for role in self.roles:
             if not is_tiny(source := self.source(role)):
                 return load_tokenizer(source)
-        chat, view_ = self.chat(train_tokenizer([""])), view.load(self.experiment.env.view)
+        chat, view_ = self.chat(train_tokenizer([""])), views.load(self.experiment.env.view)
         longest = BYTES_PER_TOKEN * self.experiment.env.max_context
         shown = demonstrate(
             self.pool, self.seeds[:_TRANSCRIPTS], chat, max_turns=self.experiment.env.max_turns, max_context=longest, noise=0.0,
@@ -208,6 +208,6 @@ class Patient:
         """The episode loop of short episodes, with the engine's sampler."""
         env, privileged = self.experiment.env, any(each.privileged for each in self.experiment.teacher_roles.values())
         context = min(env.max_context, self.student.context)
-        limits = Limits(min(env.max_turns, _TURNS), context, env.overflow, env.window, view.load(env.view))
+        limits = Limits(min(env.max_turns, _TURNS), context, env.overflow, env.window, views.load(env.view))
         sampler = self.engines.sampler(self.student)
         return Rollout(self.pool, sampler, self.chat(self.student.tokenizer), limits, privileged=privileged)

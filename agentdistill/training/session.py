@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from agentdistill import curricula, view
+import agentdistill.view as views
+from agentdistill import curricula
 from agentdistill.chat import Chat
 from agentdistill.config import OWN_WEIGHTS, Experiment, ModelSection, ReferenceSection, SftSection, TeacherSection
 from agentdistill.console import Console
@@ -85,7 +86,7 @@ class Session:
             import_module(config.env.module)
         self.method = Method.load(config.method)
         self.schedule = curricula.load(config.schedule)
-        self.view = view.load(config.env.view)
+        self.view = views.load(config.env.view)
         check(config, self.method, self.schedule)
         self.engines = Engines(self._setup())
         self.stored = check_stored(config, self.method)
