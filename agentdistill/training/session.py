@@ -312,7 +312,8 @@ class Session:
         data = self.demonstrations(section.sft, rollout)
         supervise(
             lm, data, section.sft, self.journal,
-            role=role, seed=derive(self.config.seed, "sft"), validate=validate, console=self.console,
+            role=role, seed=derive(self.config.seed, "sft"), budget=self.config.train.token_budget, validate=validate,
+            console=self.console,
         )  # fmt: skip
         save_model(path, lm)
         self.journal.finish(stage, path)

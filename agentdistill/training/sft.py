@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -12,7 +13,8 @@ from agentdistill.console import Console
 from agentdistill.demonstrations import Example
 from agentdistill.errors import UserError
 from agentdistill.intervals import Rate
-from agentdistill.policies.model import CausalLM, pad_right
+from agentdistill.policies.model import CausalLM
+from agentdistill.policies.shared import budget_batches, states_at
 from agentdistill.seeds import derive, permutation
 from agentdistill.training.head import backward_through_head
 from agentdistill.training.journal import Journal
@@ -30,6 +32,7 @@ def supervise(
     *,
     role: str,
     seed: int,
+    budget: int,
     validate: Callable[[int], Rate],
     console: Console,
 ) -> None:
@@ -37,6 +40,7 @@ def supervise(
 
     Args:
         role: `teacher` or `student`, for logs and checkpoints.
+        budget: tokens that one pass computes.
         validate: success on validation tasks after a step; called every `eval_every` steps, and able to end the training
             when `stop_at_success` is set.
     """
@@ -55,7 +59,7 @@ def supervise(
     for step in range(start, config.steps):
         lm.model.train(False)  # gradients flow all the same; dropout would make a resumed run another run
         batch = next(batches)
-        loss, tokens = _backward(lm, batch)
+        loss, tokens = _backward(lm, batch, budget)
         lr = config.lr * lr_factor(step, config.steps, config.warmup, config.lr_schedule)
         norm = apply_step(optimizer, lr, config.grad_clip, f"SFT step {step + 1} of the {role}")
         done = step + 1
@@ -94,21 +98,25 @@ def _batches(data: Sequence[Example], config: SftSection, seed: int, start: int)
         yield batch
 
 
-def _backward(lm: CausalLM, batch: Sequence[Example]) -> tuple[float, int]:
-    """Add the gradient of the mean cross-entropy over target tokens to `.grad`; that mean in nats, and how many they are."""
-    ids = pad_right([example.ids for example in batch], lm.device)
-    target = torch.zeros_like(ids, dtype=torch.bool)
-    for row, example in enumerate(batch):
-        target[row, : len(example.target)] = torch.tensor(example.target)
-    target[:, 0] = False  # nothing precedes the first token
-    rows, columns = target.nonzero(as_tuple=True)
-    wanted, total = ids[rows, columns], 0.0
+def _backward(lm: CausalLM, batch: Sequence[Example], budget: int) -> tuple[float, int]:
+    """Add the gradient of the mean cross-entropy over target tokens to `.grad`; that mean in nats, and how many they are.
 
-    def loss(part: slice, logits: torch.Tensor) -> torch.Tensor:
-        nonlocal total
-        share = F.cross_entropy(logits, wanted[part], reduction="sum") / len(rows)
-        total += float(share.detach())
-        return share
+    Args:
+        budget: tokens that one pass computes (see `budget_batches`).
+    """
+    sequences = [list(example.ids) for example in batch]
+    # Nothing precedes the first token; the others are predicted one position before theirs.
+    columns = [np.flatnonzero(example.target[1:]) for example in batch]
+    count, total = sum(map(len, columns)), 0.0
+    for group in budget_batches(sequences, budget, lm.packed):
+        wanted = torch.tensor([sequences[i][at + 1] for i in group for at in columns[i]], device=lm.device)
 
-    backward_through_head(lm, lm.hidden(ids)[rows, columns - 1], loss)
-    return total, len(rows)
+        def loss(part: slice, logits: torch.Tensor, wanted: torch.Tensor = wanted) -> torch.Tensor:
+            nonlocal total
+            share = F.cross_entropy(logits, wanted[part], reduction="sum") / count
+            total += float(share.detach())
+            return share
+
+        states = states_at(lm, [sequences[i] for i in group], [columns[i] for i in group])
+        backward_through_head(lm, states, loss)
+    return total, count

@@ -40,15 +40,20 @@ def train(lm: CausalLM, data: list[Example], folder: Path, **kwargs: Any) -> Jou
     settings = {"steps": 6, "batch": 3, "lr": 1e-3, "checkpoint_every": 4} | kwargs
     journal = Journal(folder)
     supervise(
-        lm, data, SftSection(**settings), journal, role="teacher", seed=3, validate=validate, console=Console(lambda text: None)
-    )
+        lm, data, SftSection(**settings), journal, role="teacher", seed=3, budget=4096, validate=validate,
+        console=Console(lambda text: None),
+    )  # fmt: skip
     return journal
 
 
-def test_loss_and_gradient_are_of_the_mean_cross_entropy_of_target_tokens(make_lm: Maker) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("budget", [4096, 30, 1])
+def test_loss_and_gradient_are_of_the_mean_cross_entropy_of_target_tokens(make_lm: Maker, budget: int, packed: bool) -> None:
     lm, whole, batch = make_lm(0), make_lm(0), examples(4)
+    lm.packed = packed
     batch.append(Example([7, 8, 9], [True, False, True]))  # nothing precedes a first token, so it is no target
-    loss, tokens = _backward(lm, batch)
+    batch.append(Example([7, 8, 9], [True, False, False]))
+    loss, tokens = _backward(lm, batch, budget)
     nats = []
     for example in batch:
         logits = whole.model(input_ids=torch.tensor([example.ids])).logits[0]
@@ -60,6 +65,21 @@ def test_loss_and_gradient_are_of_the_mean_cross_entropy_of_target_tokens(make_l
     assert loss == pytest.approx(float(mean.detach()), abs=1e-5)
     for ours, theirs in zip(lm.model.parameters(), whole.model.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_pass_computes_no_more_tokens_than_the_budget(make_lm: Maker, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    lm, computed, whole = make_lm(0), [], CausalLM.hidden
+    lm.packed = packed
+
+    def hidden(self: CausalLM, ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        computed.append(ids.numel())
+        return whole(self, ids, **kwargs)
+
+    monkeypatch.setattr(CausalLM, "hidden", hidden)
+    _backward(lm, examples(9), 40)
+    assert len(computed) > 1
+    assert max(computed) <= 40
 
 
 def test_each_epoch_shows_every_example_once_and_a_later_start_gives_the_same_batches() -> None:
