@@ -31,8 +31,7 @@ def faults() -> list[int]:
 
 
 if __name__ == "__main__":
-    from agentdistill.policies.load import load_model
-    from agentdistill.policies.tiny import train_tokenizer
+    from agentdistill.policies.heap import keep_freed
 
-    load_model("tiny:32x1", tokenizer=train_tokenizer(["to be or not to be"], 300))
+    keep_freed()
     print(*faults())

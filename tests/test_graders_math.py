@@ -248,7 +248,7 @@ def mutations(answer: str) -> list[str]:
 def test_a_reference_with_a_trick_beside_it_is_wrong(dataset: str):
     needs_data("math")
     every = references(dataset)
-    for answer in random.Random(0).sample(every, min(len(every), 100)):
+    for answer in random.Random(0).sample(every, min(len(every), 35)):
         zero = re.fullmatch(r"-?0*\.?0*|.*=\s*0", answer)
         tried = [trick.replace("R", answer) for trick in TRICKS + ([] if zero else NOT_OF_ZERO)]
         tried = [trick if "boxed" in trick else rf"\boxed{{{trick}}}" for trick in tried]

@@ -9,14 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
+from agentdistill.policies import heap
+from agentdistill.policies.load import load_model
 from tests.needs import missing
 
 ROOT = Path(__file__).parents[2]
 
 
 def faults(**environment: str) -> list[int]:
-    """See `tests.heap`, in a process that has loaded a model."""
+    """See `tests.heap`, in a process of its own that keeps what it frees."""
     if platform.libc_ver()[0] != "glibc":
         missing("the C library is not glibc, whose settings these are")
     done = subprocess.run(
@@ -26,7 +29,7 @@ def faults(**environment: str) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
-def test_what_is_freed_is_used_again_where_a_model_was_loaded() -> None:
+def test_what_is_freed_is_used_again() -> None:
     first, _, third = faults()
     assert third < 0.1 * first
 
@@ -37,3 +40,12 @@ def test_what_is_freed_is_used_again_where_a_model_was_loaded() -> None:
 def test_what_a_user_has_set_stays(setting: dict[str, str]) -> None:
     counts = faults(**setting)
     assert min(counts) > 0.5 * max(counts)
+
+
+def test_who_loads_a_model_on_a_cpu_keeps_what_is_freed(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(heap, "keep_freed", lambda: asked.append("kept"))
+    load_model("tiny:32x1", tokenizer=tokenizer)
+    assert asked
