@@ -65,8 +65,8 @@ def test_a_rank_that_stands_still_is_named_once_the_others_have_waited(pair: Pai
 def test_a_controller_that_does_something_else_is_waited_for_and_one_that_stands_still_is_not(
     pair: Pair, tmp_path: Path
 ) -> None:
-    controller, other = begun(pair, tmp_path, "away", timeout=3)
-    time.sleep(5)
+    controller, other = begun(pair, tmp_path, "away")
+    time.sleep(6)
     assert not ended(other)
     os.kill(controller, signal.SIGSTOP)
     wait_for_the_end(other)

@@ -274,8 +274,8 @@ def test_seconds_count_earlier_sessions_up_to_their_last_checkpoint(tmp_path: Pa
     journal.finish("tokenizer")
     at_finish = json.loads((tmp_path / "progress.json").read_text())["seconds"]
     journal.close()
-    time.sleep(0.2)
-    assert 0.05 <= at_finish <= Journal(tmp_path).seconds < at_finish + 0.15
+    time.sleep(1)
+    assert 0.05 <= at_finish <= Journal(tmp_path).seconds < at_finish + 0.9
 
 
 def test_metrics_that_were_altered_are_refused_and_later_lines_are_not_missed(tmp_path: Path) -> None:
