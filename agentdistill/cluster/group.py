@@ -16,6 +16,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 BEAT = 0.5
 """Seconds between two signs of life."""
+_PATIENCE = 8 * BEAT
+"""Seconds without a sign of life that mean nothing."""
 _FAREWELL = 4 * BEAT
 """Seconds that rank 0, who may be the store's server, waits for the others to be through with it."""
 
@@ -37,7 +39,7 @@ class Group:
         if self.device == "cuda":
             torch.cuda.set_device(local)
         self._store, self._timeout = store, timeout
-        self._done, self._pulse = threading.Event(), 0
+        self._done, self._pulse, self._rounds = threading.Event(), 0, 0
         self._heart = threading.Thread(target=self._live, name="heartbeat", daemon=True)
         self._heart.start()
         backend = "cpu:gloo,cuda:nccl" if self.device == "cuda" else "gloo"
@@ -61,16 +63,24 @@ class Group:
         """Ranks whose processes are gone, as far as it can be told at once: those of this machine."""
         return [rank for rank in range(self.world) if self._gone(rank)]
 
-    def deserted(self) -> bool:
-        """Wait until rank 0 has shown no sign of life for `timeout` seconds, or this process leaves; whether it was the former.
+    def deserted(self, serves: bool) -> bool:
+        """Wait until rank 0 has shown no sign of life for `timeout` seconds; False once nothing can be said of it any more.
 
         Counted in this process's own beats, so that one that was stopped with rank 0 takes it for alive when both go on.
+
+        Args:
+            serves: whether rank 0 is the store's server. If it is, no answer is no sign of life; if not, it says nothing.
         """
-        last, silent = -1, 0
-        while silent * BEAT < self._timeout and not self._done.wait(BEAT):
-            silent = silent + 1 if self._pulse == last else 0
-            last = self._pulse
-        return not self._done.is_set()
+        pulse, rounds, silent = self._pulse, self._rounds, 0
+        while silent * BEAT < max(self._timeout, _PATIENCE):
+            if self._done.wait(BEAT) or not self._heart.is_alive():
+                return False
+            if self._pulse != pulse:
+                silent = 0
+            elif serves or self._rounds != rounds:
+                silent += 1
+            pulse, rounds = self._pulse, self._rounds
+        return True
 
     def leave(self) -> None:
         """End this process's part; the others notice when the process ends.
@@ -90,7 +100,8 @@ class Group:
         try:
             while not self._done.wait(BEAT) and not (self.rank and store.add("quiet/0", 0)):
                 store.add(f"beat/{self.rank}", 1)
-                self._pulse = store.add("beat/0", 0)  # no answer, when the store's server is a process that stands still
+                self._pulse = store.add("beat/0", 0)
+                self._rounds += 1
             store.add(f"quiet/{self.rank}", 1)
         except RuntimeError:
             return

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from agentdistill import child
@@ -29,6 +30,8 @@ IDLE = 10.0**6
 """Seconds that a rank waits for something to do: an evaluation may take hours, and a lost controller is noticed at once."""
 _STOP, _WEIGHTS = "stop", "weights"
 _TORCHRUN = "TORCHELASTIC_RUN_ID"  # set for what torchrun has started
+_ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
+_AGENT = "TORCHELASTIC_USE_AGENT_STORE"  # "True" where torchrun itself is the store's server
 _ANSWERS = (UserError, OSError)
 """What a call may raise on all ranks alike; anything else ends the process."""
 
@@ -50,6 +53,9 @@ class Ranks:
         self.rank, self.size = rank, rank.world
         try:
             store, number, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+            store = PrefixStore(
+                f"attempt-{os.environ.get(_ATTEMPT, '0')}", store
+            )  # torchrun keeps its store when it starts again
             self._group = Group(store, number, world, timeout, rank.local)
         except RuntimeError as error:
             raise UserError(
@@ -132,7 +138,7 @@ class Ranks:
 
     def _watch(self) -> None:
         """End this process once rank 0 stands still: what waits for its orders cannot be told to stop."""
-        if self._group.deserted():
+        if self._group.deserted(serves=os.environ.get(_AGENT) != "True"):
             self._say("stands still")
             os._exit(1)
 

@@ -142,17 +142,17 @@ class Needs:
         tokens = self._microbatch(layout)
         saved = student.saved_recomputing if again else student.saved_numbers
         out = width * tokens * (saved + _BACK * _widest(student))
-        out += width * self._copied(student, tokens) / (student.layers if again else 1)
+        out += width * self._copied(tokens) / (student.layers if again else 1)
         out += _CHUNKS * min(self._chunk, _WIDTH * self.work.written / n * student.vocabulary)
         if layout.ranked:  # what is gathered, and the gradient of the head, which is there before the body's
             out += width * (student.root + _AHEAD * student.layer)
             out += 0 if self.models.lora else _WIDTH * student.vocabulary * student.width
         return out
 
-    def _copied(self, shape: Shape, tokens: float) -> float:
+    def _copied(self, tokens: float) -> float:
         """Keys and values kept beside those of a pass's own tokens: what sequences begin alike with is computed once, but each
         sequence's attention takes it along (`policies.varlen`)."""
-        return shape.cached_numbers * tokens * max(0.0, 1 / self.work.lengths.passed - 1)
+        return self.models.student.cached_numbers * tokens * max(0.0, 1 / self.work.lengths.passed - 1)
 
     def _microbatch(self, layout: Layout) -> float:
         """Tokens that a trainer computes at one time."""
@@ -198,9 +198,8 @@ class Needs:
                 trained = _WIDTH * (1 + _MOMENTS) * shape.parameters
                 rows, own = section.sft.batch, self.work.lengths
                 logits = _CHUNKS * min(self._chunk, _WIDTH * rows * own.written * shape.vocabulary)
-                tokens = self._batch(rows * own.read * own.passed)
-                numbers = tokens * (shape.saved_numbers + _BACK * _widest(shape)) + self._copied(shape, tokens)
-                needed.append(trained + logits + _WIDTH * numbers)
+                tokens = self._batch(rows * own.read)  # of several tasks, which begin alike with little
+                needed.append(trained + logits + _WIDTH * tokens * (shape.saved_numbers + _BACK * _widest(shape)))
         return max(needed)
 
 

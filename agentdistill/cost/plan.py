@@ -11,7 +11,7 @@ from agentdistill.cost.work import Lengths
 
 GIB = 1 << 30
 _LOWER = {
-    "imitating": "lower sft.batch",
+    "imitating": "lower train.token_budget",
     "playing": "lower train.tasks, train.rollouts or env.max_context",
     "scoring": "lower train.token_budget",
     "updating": "lower train.token_budget, or set train.activation_checkpointing",

@@ -122,7 +122,7 @@ def states_at(lm: CausalLM, sequences: Sequence[list[int]], columns: Sequence[In
     if not lm.packed:
         hidden = lm.hidden(pad_right(sequences, lm.device), use_cache=False)
         return hidden[torch.as_tensor(owner, device=lm.device), torch.as_tensor(column, device=lm.device)]
-    alike = min([common_prefix(sequences), *(int(each[0]) for each in columns if len(each))])
+    alike = common_prefix(sequences)
     if alike * (len(sequences) - 1) < LEAST:
         alike = 0
     own = [len(each) - alike for each in sequences]
@@ -134,4 +134,5 @@ def states_at(lm: CausalLM, sequences: Sequence[list[int]], columns: Sequence[In
             use_cache=False,
         )  # fmt: skip
     starts = alike + np.cumsum([0, *own[:-1]])
-    return hidden[0, torch.as_tensor(starts[owner] + column - alike, device=lm.device)]
+    at = np.where(column < alike, column, starts[owner] + column - alike)  # a state of the beginning is every sequence's
+    return hidden[0, torch.as_tensor(at, device=lm.device)]

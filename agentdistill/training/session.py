@@ -275,6 +275,8 @@ class Session:
         if isinstance(lm, Adapted) and (role == "student" or getattr(section, "sft", None) is not None):
             lm = lm.merged()  # its weights are to be trained, all of them
         lm.name = section.model
+        if self.config.train.packing is False:
+            lm.packed = False
         return lm
 
     def adapt(self, student: CausalLM) -> CausalLM:

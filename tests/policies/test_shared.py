@@ -39,7 +39,7 @@ def rows(alike: int, *own: int) -> list[list[int]]:
     """Sequences with `alike` ids in common and so many of their own."""
     rng = np.random.default_rng(0)
     beginning = rng.integers(5, 90, alike).tolist()
-    return [[*beginning, 90 + i, *rng.integers(5, 90, n - 1).tolist()] for i, n in enumerate(own)]
+    return [[*beginning, *([90 + i, *rng.integers(5, 90, n - 1).tolist()] if n else [])] for i, n in enumerate(own)]
 
 
 @given(st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=12), max_size=20), st.integers(1, 60))
@@ -98,12 +98,17 @@ def test_of_batches_that_compute_the_same_the_more_equal_ones_are_taken() -> Non
     assert budget_batches([[i] * 50 for i in range(4)], 150) == [[0, 1], [2, 3]]
 
 
-@pytest.mark.parametrize(("alike", "own"), [(20, (9, 5, 7)), (9, (30, 21, 17)), (12, (12, 12))], ids=["mask", "square", "even"])
+@pytest.mark.parametrize("first", [0, -6], ids=["own", "beginning"])
+@pytest.mark.parametrize(
+    ("alike", "own"),
+    [(20, (9, 5, 7)), (9, (30, 21, 17)), (12, (12, 12)), (24, (0, 0, 0)), (24, (0, 6))],
+    ids=["mask", "square", "even", "one", "within"],
+)
 def test_states_and_gradients_are_those_of_whole_rows(
-    lm: CausalLM, passes: list[tuple[int, ...]], alike: int, own: tuple[int, ...]
+    lm: CausalLM, passes: list[tuple[int, ...]], alike: int, own: tuple[int, ...], first: int
 ) -> None:
     sequences = rows(alike, *own)
-    columns = [np.arange(alike + i, len(each) - 1) for i, each in enumerate(sequences)]
+    columns = [np.arange(alike + first + i, len(each)) for i, each in enumerate(sequences)]
     found = {}
     weight = torch.randn(sum(map(len, columns)), int(lm.model.config.hidden_size), generator=torch.Generator().manual_seed(1))
     for name in ("whole", "shared"):
@@ -125,12 +130,12 @@ def test_states_and_gradients_are_those_of_whole_rows(
     assert lm.model.config._attn_implementation == "sdpa"
 
 
-def test_a_token_that_is_asked_for_is_no_part_of_the_common_beginning(lm: CausalLM, passes: list[tuple[int, ...]]) -> None:
+def test_a_token_of_the_common_beginning_can_be_asked_for(lm: CausalLM, passes: list[tuple[int, ...]]) -> None:
     sequences = [*rows(20, 5, 5)]
     columns = [np.array([10, 22]), np.array([21])]
     with torch.no_grad():
         states, hidden = states_at(lm, sequences, columns), lm.hidden(pad_right(sequences, lm.device))
-    assert passes[0] == (1, 10 + 15 + 15)
+    assert passes[0] == (1, 20 + 5 + 5)
     expected = torch.stack([hidden[0, 10], hidden[0, 22], hidden[1, 21]])
     torch.testing.assert_close(states, expected, atol=2e-5, rtol=1e-5)
 
@@ -146,7 +151,7 @@ def test_sequences_without_a_common_beginning_go_whole(lm: CausalLM, passes: lis
 def test_a_scorer_says_of_a_group_what_it_says_of_each(lm: CausalLM, passes: list[tuple[int, ...]]) -> None:
     requests = [ScoreRequest(each, range(20, len(each))) for each in rows(20, 9, 5, 7)]
     together = TransformersScorer(lm).score(requests)
-    assert passes == [(1, 19 + 10 + 6 + 8)]
+    assert passes == [(1, 20 + 9 + 5 + 7)]
     for request, answer in zip(requests, together, strict=True):
         alone = TransformersScorer(lm).score([request])[0]
         torch.testing.assert_close(answer.logprobs, alone.logprobs, atol=2e-5, rtol=1e-5)

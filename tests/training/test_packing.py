@@ -47,6 +47,16 @@ def test_a_run_gives_the_same_losses_with_and_without(tmp_path: Path, monkeypatc
     assert len({record["loss"] for record in records[None]}) == 3
 
 
+@pytest.mark.parametrize("packing", [None, False])
+def test_a_supervised_stage_packs_or_pads_as_the_rest_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: bool | None
+) -> None:
+    shapes = watched(monkeypatch)
+    api.sft(BASE, role="student", out=tmp_path / "r", say=print, **ONLY, **{"train.packing": packing})
+    rows = {n for n, columns in shapes if columns > 8}
+    assert rows == {BASE["student"]["sft"]["batch"] if packing is False else 1}
+
+
 def test_packing_is_refused_for_a_student_that_cannot(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}
     folder = tmp_path / "model"

@@ -15,6 +15,7 @@ from agentdistill.console import Console
 from agentdistill.demonstrations import Example
 from agentdistill.errors import UserError
 from agentdistill.intervals import Rate, wilson
+from agentdistill.policies import shared
 from agentdistill.policies.model import CausalLM
 from agentdistill.training.journal import Journal
 from agentdistill.training.sft import _backward, _batches, supervise
@@ -70,6 +71,8 @@ def test_loss_and_gradient_are_of_the_mean_cross_entropy_of_target_tokens(make_l
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_pass_computes_no_more_tokens_than_the_budget(make_lm: Maker, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
     lm, computed, whole = make_lm(0), [], CausalLM.hidden
+    monkeypatch.setattr(shared, "LEAST", 8)
+    alike = [Example(list(range(10, 60)), [i > 20 for i in range(50)])] * 3  # a task that was shown three times
     lm.packed = packed
 
     def hidden(self: CausalLM, ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -77,9 +80,9 @@ def test_a_pass_computes_no_more_tokens_than_the_budget(make_lm: Maker, monkeypa
         return whole(self, ids, **kwargs)
 
     monkeypatch.setattr(CausalLM, "hidden", hidden)
-    _backward(lm, examples(9), 40)
+    _backward(lm, [*examples(9), *alike], 60)
     assert len(computed) > 1
-    assert max(computed) <= 40
+    assert max(computed) <= 60
 
 
 def test_each_epoch_shows_every_example_once_and_a_later_start_gives_the_same_batches() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -85,13 +86,13 @@ def test_a_sandbox_that_isolates_nothing_is_found_to_hold_only_its_time_limit(
         ("network", "can connect to the host's loopback; a session can connect to the host's abstract sockets"),
         ("filesystem", "can read the host's files; a session can list the host's folders; a session can write to the host's"),
         ("pids", "sees which process ids are in use; a session can have more than 8 processes"),
-        ("memory", "an allocation over the limit ended as "),  # ok, or a timeout on a busy machine
+        ("memory", r"an allocation over the limit ended as (ok|timeout)"),  # ok, or a timeout on a busy machine
         ("signals", "can signal the host's processes"),
         ("kernel", "is open"),
     ],
 )
 def test_each_finding_says_what_can_be_done(open_wide: tuple[Capabilities, list[str]], capability: Any, words: str) -> None:
-    assert words in open_wide[0].missing[capability]
+    assert re.search(words, open_wide[0].missing[capability])
 
 
 def test_a_probe_leaves_no_process_and_no_file_and_harms_nobody(
