@@ -50,7 +50,7 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
     "sod": ({"rl": "none", "step_weight": {"reference": "first-above-floor"}}, FIRST + TERM),
     "sod-exact": ({"rl": "none", "step_weight": {"reference": "first-above-floor"}}, FIRST + TERM),
     "tcod-b2f": (
-        {"divergence": "rkl"},
+        {"signal": "none", "divergence": "rkl"},
         "a schedule with few tokens at first; the divergence as its expectation, without noise",
     ),
     "kdrl": ({"rl": "none", "kd_coef": 1.0}, "its coefficient is 5e-3; " + TERM),
