@@ -79,7 +79,7 @@ BESIDE: dict[str, dict[str, Any]] = {
         "train.iterations": 12,
     },  # at depth 1 all games begin alike, and the two agree
     # Until the prefix is gone it learns after the expert's moves, and not where it is looked at.
-    "tcod-b2f": {"schedule": {"kind": "tcod-b2f", "every": 1}, "train.iterations": 30},
+    "tcod-b2f": {"schedule": {"kind": "tcod-b2f", "every": 1}, "train.iterations": 24},
     **dict.fromkeys(("kdrl", "kdrl-masked"), SAMPLED),  # a divergence, but of sampled tokens
     "logit-std": {"train.lr": 1e-3},  # its temperatures leave a gradient that is several times smaller than others'
 }
