@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -79,6 +80,12 @@ def needs_chromium() -> tuple[str, str]:
     if browser is None or driver is None:
         missing("there is no Chromium with its driver (apt-get install chromium chromium-driver)")
     return str(browser), str(driver)
+
+
+def needs_glibc() -> None:
+    """The C library whose settings for memory are made."""
+    if platform.libc_ver()[0] != "glibc":
+        missing("the C library is not glibc, whose settings these are")
 
 
 def needs_mount(mounted: bool) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -97,14 +98,12 @@ class Group:
 
     def _live(self) -> None:
         store = self._store.clone()  # type: ignore[attr-defined]  # a connection of its own, as every kind of store can
-        try:
+        with suppress(RuntimeError):  # the store is gone
             while not self._done.wait(BEAT) and not (self.rank and store.add("quiet/0", 0)):
                 store.add(f"beat/{self.rank}", 1)
                 self._pulse = store.add("beat/0", 0)
                 self._rounds += 1
             store.add(f"quiet/{self.rank}", 1)
-        except RuntimeError:
-            return
 
     def _beats(self, rank: int) -> int:
         return int(self._store.add(f"beat/{rank}", 0))

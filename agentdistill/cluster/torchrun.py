@@ -53,9 +53,8 @@ class Ranks:
         self.rank, self.size = rank, rank.world
         try:
             store, number, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-            store = PrefixStore(
-                f"attempt-{os.environ.get(_ATTEMPT, '0')}", store
-            )  # torchrun keeps its store when it starts again
+            attempt = os.environ.get(_ATTEMPT, "0")  # torchrun keeps its store when it starts the ranks again
+            store = PrefixStore(f"attempt-{attempt}", store)
             self._group = Group(store, number, world, timeout, rank.local)
         except RuntimeError as error:
             raise UserError(
@@ -143,11 +142,8 @@ class Ranks:
             os._exit(1)
 
     def _say(self, what: str) -> None:
-        print(
-            f"agentdistill: trainer rank {self.rank.number}: rank 0, which ran the experiment, {what}",
-            file=sys.stderr,
-            flush=True,
-        )
+        who = f"agentdistill: trainer rank {self.rank.number}"
+        print(f"{who}: rank 0, which ran the experiment, {what}", file=sys.stderr, flush=True)
 
     def _order(self, orders: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
         mine: list[Any] = [None]

@@ -104,7 +104,7 @@ def _backward(lm: CausalLM, batch: Sequence[Example], budget: int) -> tuple[floa
     Args:
         budget: tokens that one pass computes (see `budget_batches`).
     """
-    sequences = [list(example.ids) for example in batch]
+    sequences = [example.ids for example in batch]
     # Nothing precedes the first token; the others are predicted one position before theirs.
     columns = [np.flatnonzero(example.target[1:]) for example in batch]
     count, total = sum(map(len, columns)), 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from agentdistill.training.trainer import LocalTrainer
 from tests.cluster.conftest import Pair
 from tests.cluster.scenarios import LOOPS, model, play, weights
-from tests.needs import missing
+from tests.needs import needs_glibc
 
 SUMS = ("loss", "grad_norm", "grad_norm_silent", "kl", "entropy", "kd_abs", "rl_abs", "clip_fraction", "log_ratio", "reward")
 """What of a record is a sum over tokens."""
@@ -113,8 +112,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_and_the_next_one_is_who
 
 
 def test_a_rank_keeps_the_memory_that_it_frees(ranked: dict[str, Any]) -> None:
-    if platform.libc_ver()[0] != "glibc":
-        missing("the C library is not glibc, whose settings these are")
+    needs_glibc()
     first, _, third = ranked["kept"]["faults"]
     assert third < 0.1 * first
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +12,14 @@ from transformers import PreTrainedTokenizerFast
 
 from agentdistill.policies import heap
 from agentdistill.policies.load import load_model
-from tests.needs import missing
+from tests.needs import needs_glibc
 
 ROOT = Path(__file__).parents[2]
 
 
 def faults(**environment: str) -> list[int]:
     """See `tests.heap`, in a process of its own that keeps what it frees."""
-    if platform.libc_ver()[0] != "glibc":
-        missing("the C library is not glibc, whose settings these are")
+    needs_glibc()
     done = subprocess.run(
         [sys.executable, "-m", "tests.heap"], cwd=ROOT, env={**os.environ, **environment},
         capture_output=True, text=True, check=True,

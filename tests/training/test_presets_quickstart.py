@@ -49,10 +49,6 @@ FIRST = "every game here begins with the same command, where the two agree, so a
 ALONE: dict[str, tuple[dict[str, Any], str]] = {
     "sod": ({"rl": "none", "step_weight": {"reference": "first-above-floor"}}, FIRST + TERM),
     "sod-exact": ({"rl": "none", "step_weight": {"reference": "first-above-floor"}}, FIRST + TERM),
-    "tcod-b2f": (
-        {"signal": "none", "divergence": "rkl"},
-        "a schedule with few tokens at first; the divergence as its expectation, without noise",
-    ),
     "kdrl": ({"rl": "none", "kd_coef": 1.0}, "its coefficient is 5e-3; " + TERM),
     "kdrl-masked": ({"rl": "none", "kd_coef": 1.0}, "as kdrl; the tokens of wrong episodes only"),
 }
@@ -78,8 +74,8 @@ BESIDE: dict[str, dict[str, Any]] = {
         "schedule": {"kind": "tcod-f2b", "start": 8, "every": 1},
         "train.iterations": 12,
     },  # at depth 1 all games begin alike, and the two agree
-    # Until the prefix is gone it learns after the expert's moves, and not where it is looked at.
-    "tcod-b2f": {"schedule": {"kind": "tcod-b2f", "every": 1}, "train.iterations": 24},
+    # For its first 20 iterations or so it learns after the expert's moves, and not where it is looked at.
+    "tcod-b2f": {"schedule": {"kind": "tcod-b2f", "every": 1}, "train.iterations": 60, "eval.every": 0},
     **dict.fromkeys(("kdrl", "kdrl-masked"), SAMPLED),  # a divergence, but of sampled tokens
     "logit-std": {"train.lr": 1e-3},  # its temperatures leave a gradient that is several times smaller than others'
 }
