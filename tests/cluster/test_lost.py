@@ -55,8 +55,10 @@ def test_a_killed_rank_is_named_and_nobody_waits_for_it(pair: Pair, working: lis
 
 def test_a_rank_that_stands_still_is_named_once_the_others_have_waited(pair: Pair, working: list[int]) -> None:
     os.kill(working[1], signal.SIGSTOP)
-    wait_for_the_end(working[0])
-    os.kill(working[1], signal.SIGKILL)
+    try:
+        wait_for_the_end(working[0])
+    finally:  # nobody would ever hear of its end
+        os.kill(working[1], signal.SIGKILL)
     codes, said = pair.wait()
     assert codes == [1, -signal.SIGKILL]
     assert said[0].startswith("refused: trainer rank 1 is lost")
@@ -69,8 +71,10 @@ def test_a_controller_that_does_something_else_is_waited_for_and_one_that_stands
     time.sleep(6)
     assert not ended(other)
     os.kill(controller, signal.SIGSTOP)
-    wait_for_the_end(other)
-    os.kill(controller, signal.SIGKILL)
+    try:
+        wait_for_the_end(other)
+    finally:  # nobody would ever hear of its end
+        os.kill(controller, signal.SIGKILL)
     codes, said = pair.wait()
     assert codes == [-signal.SIGKILL, 1]
     assert said[1] == "agentdistill: trainer rank 1: rank 0, which ran the experiment, stands still\n"
