@@ -7,7 +7,7 @@ and tool results are the same ids on both sides, which is checked, and so are th
 mean over the student's tokens). Ours is the loop itself, store and logs included; TRL's is `DistillationTrainer` as it comes,
 in fp32 without gradient checkpointing, with a calculator as its tool. Its update takes all four rows in one pass, or, where
 memory does not hold that (32 turns want over 20 GiB), one after the other, with gradient accumulation; it always generates for
-all four together. The first step of each side is not counted.
+all four together. The first step of each side is not counted, but where steps are that long: of minutes, warming up is seconds.
 
     python3 -m venv trl-venv && trl-venv/bin/pip install torch==2.13.0 'trl==1.16.*' 'transformers>=5.16.1,<5.20'
     python benchmarks/against_trl.py --trl trl-venv/bin/python [--turns 1 8 32] [--repeats 3]
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH, LR = 4, 1e-6
-LONG = 16  # turns from which on TRL's update takes a row at a time
+LONG = 16  # turns from which on TRL's update takes a row at a time, and the first step counts
 SYSTEM = "Work the task out step by step. Call the calculator for every sum, and give the last result as \\boxed{result}."
 
 
@@ -310,12 +310,13 @@ class Side:
 def compare(trl_python: str, folder: Path, turns: int, options: argparse.Namespace) -> dict[str, Any]:
     """All steps of both sides at so many turns."""
     about = folder / "about.json"
+    cold = 0 if turns >= LONG else 1  # steps that are not counted
     # One step more than is taken: after its last one a side writes its checkpoint, and would be at it in the other's step.
-    told = material(folder, turns, options.words) | {"steps": options.repeats + 2, "budget": options.budget}
+    told = material(folder, turns, options.words) | {"steps": options.repeats + cold + 1, "budget": options.budget}
     about.write_text(json.dumps(told))
     steps: dict[str, list[dict[str, Any]]] = {"trl": [], "ours": []}
     sides = [Side(trl_python, "trl", about), Side(sys.executable, "ours", about)]
-    for repeat in range(options.repeats + 1):
+    for repeat in range(options.repeats + cold):
         for side in sides if repeat % 2 else sides[::-1]:
             steps[side.name].append(side.step())
             said = f"{turns} turns, step {repeat}, load {os.getloadavg()[0]:.1f}: {side.name}"
@@ -323,12 +324,12 @@ def compare(trl_python: str, folder: Path, turns: int, options: argparse.Namespa
     for side in sides:
         side.close()
     pairs = list(zip(steps["trl"], steps["ours"], strict=True))
-    ratios = [a["seconds"] / b["seconds"] for a, b in pairs[1:]]
+    ratios = [a["seconds"] / b["seconds"] for a, b in pairs[cold:]]
     return {
         "turns": turns, "ratio": statistics.median(ratios), "ratios": [round(r, 3) for r in ratios],
-        "trl_seconds": round(statistics.median(a["seconds"] for a, _ in pairs[1:]), 2),
-        "our_seconds": round(statistics.median(b["seconds"] for _, b in pairs[1:]), 2),
-        "cpu_ratio": statistics.median(a["cpu"] / b["cpu"] for a, b in pairs[1:]),
+        "trl_seconds": round(statistics.median(a["seconds"] for a, _ in pairs[cold:]), 2),
+        "our_seconds": round(statistics.median(b["seconds"] for _, b in pairs[cold:]), 2),
+        "cpu_ratio": statistics.median(a["cpu"] / b["cpu"] for a, b in pairs[cold:]),
         "memory": steps["ours"][-1]["peak_mib"] / steps["trl"][-1]["peak_mib"],
         "trl_mib": steps["trl"][-1]["peak_mib"], "our_mib": steps["ours"][-1]["peak_mib"],
         "ids_equal": all(a["ids"] == b["ids"] for a, b in pairs), "tokens": pairs[0][0]["tokens"],
