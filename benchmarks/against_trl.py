@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH, LR = 4, 1e-6
+SAME = 1e-3  # between the two losses, of either
 LONG = 16  # turns from which on TRL's update takes a row at a time, and the first step counts
 SYSTEM = "Work the task out step by step. Call the calculator for every sum, and give the last result as \\boxed{result}."
 
@@ -364,7 +365,10 @@ def main() -> None:
         out |= {f"ratio_{turns}": round(each["ratio"], 3), f"memory_{turns}": round(each["memory"], 3)}
         out |= {f"cpu_ratio_{turns}": round(each["cpu_ratio"], 3)}
     out |= {key: all(each[key] for each in found.values()) for key in ("ids_equal",)}
-    print(json.dumps(out | {"loss_gap": max((float(f"{each['loss_gap']:.2g}") for each in found.values()), default=None)}))
+    gap = max((float(f"{each['loss_gap']:.2g}") for each in found.values()), default=0.0)
+    print(json.dumps(out | {"loss_gap": gap}))
+    if not out["ids_equal"] or not gap < SAME:
+        raise SystemExit("the two sides did not compute the same, so their ratio says nothing")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from agentdistill.doctor.patient import SEQUENCES, Patient
 from agentdistill.engines.registry import judge
 from agentdistill.engines.section import LOCAL
 from agentdistill.engines.vllm import dtype_of
+from agentdistill.policies.adapter import Adapted
 from agentdistill.policies.base import Request, Sample, Sampler, SamplingParams, ScoreRequest
 from agentdistill.policies.model import CausalLM
 from agentdistill.training.check import check_pair
@@ -27,6 +28,7 @@ _HALF = 0.25
 """Nats by which an engine that computes in half precision may be off; what is wrong by more is not its rounding."""
 _TEMPERATURES = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.5, 2.0)
 _CONVERSATIONS, _TURNS, _NEW = 4, 3, 6
+_SIZE = 0.05  # of an adapter's numbers
 
 
 @check("models", "model", after=["chat template"])
@@ -192,16 +194,24 @@ def _compared(kept: Sampler, plain: Sampler, contexts: Sequence[list[int]], turn
 
 @contextmanager
 def _other_weights(lm: CausalLM) -> Iterator[None]:
-    """Other input embeddings for a while, as an update would leave them."""
-    weight: Any = lm.model.get_input_embeddings().weight
-    before = weight.detach().clone()
+    """Other weights for a while, as an update would leave them: an adapter, or else the input embeddings."""
+    embeddings: Any = lm.model.get_input_embeddings()
+    changed = list(lm.own().values()) if isinstance(lm, Adapted) else [embeddings.weight]
+    before = [weight.detach().clone() for weight in changed]
     try:
         with torch.no_grad():
-            weight.copy_(before.roll(1, 0))
+            for weight, old in zip(changed, before, strict=True):
+                weight.copy_(_waves(old) if isinstance(lm, Adapted) else old.roll(1, 0))
         yield
     finally:
         with torch.no_grad():
-            weight.copy_(before)
+            for weight, old in zip(changed, before, strict=True):
+                weight.copy_(old)
+
+
+def _waves(weight: torch.Tensor) -> torch.Tensor:
+    """Numbers of an adapter's usual size: half of a new one is zeros, which would make none of any change."""
+    return _SIZE * torch.sin(torch.arange(weight.numel(), device=weight.device)).view_as(weight)
 
 
 @check("weight sync", "model", after=["prefix cache"])

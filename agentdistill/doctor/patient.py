@@ -49,6 +49,7 @@ class Patient:
 
     def __init__(self, config: Experiment | None = None, folder: Path | None = None, *, trained: bool = False) -> None:
         self.config, self.folder, self.trained = config, folder, trained
+        self._scorers: dict[str, TeacherScorer] = {}
 
     @property
     def experiment(self) -> Experiment:
@@ -81,7 +82,15 @@ class Patient:
         )  # fmt: skip
 
     def scorer(self, role: str) -> TeacherScorer:
-        """Who scores for a teacher: this process for one that is made of the student's own weights, or its engine."""
+        """Who scores for a teacher: this process for one that is made of the student's own weights, or its engine.
+
+        Asked for once: an engine may start something for it.
+        """
+        if role not in self._scorers:
+            self._scorers[role] = self._scorer(role)
+        return self._scorers[role]
+
+    def _scorer(self, role: str) -> TeacherScorer:
         lm, section = self.teachers[role], self.experiment.teacher_roles[role]
         if section.own:
             return TransformersScorer(lm, budget=self.experiment.train.token_budget)

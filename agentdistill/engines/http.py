@@ -18,7 +18,7 @@ KEY = "AGENTDISTILL_API_KEY"
 """Environment variable with what a server wants to be told before it answers, where it does."""
 AT_ONCE = 64
 """Requests under way at one time."""
-_ADAPTER = "agentdistill-student"
+_ADAPTER = "agentdistill-student-"
 _ANY = 1 << 30
 
 
@@ -57,6 +57,7 @@ class ServerConnection:
             self.close()
             raise
         self.model, self.vllm = str(entry["id"]), entry.get("owned_by") == "vllm"
+        self._adapter = ""
         self.context = int(entry.get("max_model_len") or _ANY)
 
     def ask(self, asks: Sequence[Ask]) -> list[Said]:
@@ -69,13 +70,16 @@ class ServerConnection:
         self.forget()
 
     def load_adapter(self, folder: Path) -> None:
-        """See `Connection`; the adapter before is replaced where it lies."""
-        body = {"lora_name": _ADAPTER, "lora_path": str(folder), "load_inplace": True}
-        self._post(
-            f"{self.url}/load_lora_adapter", body,
-            missing="start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora",
-        )  # fmt: skip
-        self.model = _ADAPTER
+        """See `Connection`; under a name of its own, and the adapter before is dropped.
+
+        Under the same name (`load_inplace`), vLLM 0.32's server reads the folder again at every step of every request.
+        """
+        missing = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora"
+        before, name = self._adapter, _ADAPTER + secrets.token_hex(8)
+        self._post(f"{self.url}/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)}, missing)
+        self.model = self._adapter = name
+        if before:
+            self._post(f"{self.url}/unload_lora_adapter", {"lora_name": before})
         self.forget()
 
     def forget(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
@@ -153,6 +154,7 @@ register(
     EngineSpec(
         "vllm-server", "agentdistill.engines.vllm_server:open_server", _SYNC | {"url", "timeout"},
         frozenset({"teacher", "topk"}), needs=frozenset({"url"}), makes=False, paces=_ASYNC,
+        early=True,
     )
 )  # fmt: skip
 _RAY = "ray"
@@ -282,9 +284,10 @@ class Engines:
 
     def close(self) -> None:
         """Stop whatever was started."""
-        for engine in self._open.values():
-            engine.close()
-        self._open = {}
+        engines, self._open = self._open, {}
+        with contextlib.ExitStack() as stack:  # one that fails keeps no other from its end
+            for engine in engines.values():
+                stack.callback(engine.close)
 
     @property
     def _player(self) -> Engine:

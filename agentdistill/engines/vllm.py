@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import threading
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from agentdistill.engines.guard import Guard, children
@@ -103,6 +105,9 @@ class AsyncVllm:
             self._stop()
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"vLLM could not be started ({name}): {reason}; {_MORE}") from error
+        except BaseException:
+            self._stop()
+            raise
 
     def ask(self, asks: Sequence[Ask]) -> list[Said]:
         """See `Connection`."""
@@ -175,16 +180,23 @@ class AsyncVllm:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result()
 
     def _guarded(self, what: Coroutine[Any, Any, Any], guard: Guard | None) -> Any:
-        """What vLLM starts meanwhile is guarded as soon as it is there."""
+        """What vLLM starts meanwhile is guarded as soon as it is there, and ended where the start is given up."""
         before, future = set(children()), asyncio.run_coroutine_threadsafe(what, self._loop)
-        while True:
-            done = wait([future], _LOOK).done
-            if guard is not None:
-                new = set(children()) - before
-                guard.processes(new)
-                before |= new
-            if done:
-                return future.result()
+        told = set(before)
+        try:
+            while True:
+                done = wait([future], _LOOK).done
+                if guard is not None:
+                    new = set(children()) - told
+                    guard.processes(new)
+                    told |= new
+                if done:
+                    return future.result()
+        except BaseException:
+            for each in set(children()) - before:
+                with contextlib.suppress(psutil.Error):
+                    each.kill()
+            raise
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -248,12 +260,13 @@ class VllmEngine:
 
     def close(self) -> None:
         """See `Engine`."""
-        for model in self._models.values():
-            model.connection.close()
-            if model.sync is not None:
-                model.sync.close()
-        self._models = {}
-        if self._guard is not None:
+        models, self._models = self._models, {}
+        with contextlib.ExitStack() as stack:  # one that fails keeps no other from its end
+            for model in models.values():
+                stack.callback(model.connection.close)
+                if model.sync is not None:
+                    stack.callback(model.sync.close)
+        if self._guard is not None:  # where one failed, it has work to do when this process ends
             self._guard.close()
             self._guard = None
 

@@ -8,6 +8,7 @@ from agentdistill.engines.sampler import ServedSampler
 from agentdistill.engines.scorer import ServedScorer
 from agentdistill.engines.vllm import dtype_of
 from agentdistill.engines.weights import WeightSync, require_same_model
+from agentdistill.engines.wire import Ask
 from agentdistill.errors import UserError
 from agentdistill.policies.model import CausalLM
 
@@ -17,8 +18,9 @@ class ServerEngine:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._connections: dict[int, ServerConnection] = {}
+        self._models: dict[int, tuple[LanguageModel, ServerConnection]] = {}
         self._syncs: dict[int, WeightSync] = {}
+        ServerConnection(setup.section.url, "", setup.section.timeout).close()  # refuses an address where nobody answers
 
     def sampler(self, lm: LanguageModel, *, cache: bool = True) -> ServedSampler:
         """See `Engine`."""
@@ -31,7 +33,7 @@ class ServerEngine:
         """See `Engine`.
 
         Raises:
-            UserError: when the server takes shorter sequences than are played.
+            UserError: when the server takes shorter sequences than are played, or gives no scores of a prompt.
         """
         connection, setup = self._connection(lm), self._setup
         longest = min(setup.context, lm.context)
@@ -40,22 +42,23 @@ class ServerEngine:
                 f"{connection.name} scores {connection.context - 1} tokens at most, and contexts may reach {longest}; start it "
                 f"with --max-model-len {longest + 1}, or set env.max_context to {connection.context - 1}"
             )
+        connection.ask([Ask([0, 0], prompt_top=setup.top, cached=False)])  # refuses now what it would refuse after a rollout
         return ServedScorer(lm, connection, budget=setup.budget, top=setup.top, width=width)
 
     def close(self) -> None:
         """See `Engine`."""
-        for connection in self._connections.values():
+        for _, connection in self._models.values():
             connection.close()
         for sync in self._syncs.values():
             sync.close()
 
     def _connection(self, lm: LanguageModel) -> ServerConnection:
-        if id(lm) not in self._connections:
+        if id(lm) not in self._models:
             section = self._setup.section
             # A student's weights are sent, so what the server began with need not be its own.
             expected = "" if isinstance(lm, CausalLM) else lm.name
-            self._connections[id(lm)] = ServerConnection(section.url, expected, section.timeout)
-        return self._connections[id(lm)]
+            self._models[id(lm)] = lm, ServerConnection(section.url, expected, section.timeout)
+        return self._models[id(lm)][1]
 
     def _sync(self, lm: CausalLM, connection: ServerConnection) -> WeightSync:
         if id(lm) not in self._syncs:

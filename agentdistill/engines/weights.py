@@ -88,9 +88,9 @@ class WeightSync:
         self._written = 0
         self._base: object = None
         self._adapter: object = None
+        self._adapted: Path | None = None
         try:
-            Path(exchange).mkdir(parents=True, exist_ok=True)
-            self.folder = Path(tempfile.mkdtemp(prefix="agentdistill-", dir=exchange or None))
+            self.folder = _folder_in(exchange)
         except OSError as error:
             raise UserError(f"engine.exchange '{exchange}' is no folder that can be written to: {error.strerror}") from error
 
@@ -117,11 +117,15 @@ class WeightSync:
         if state_of(self._plain()) != self._base:
             with self.written() as folder:
                 self._connection.load(folder)
+            self._adapter = None  # vLLM drops its adapters with the weights that they were made for
             self.pushed += 1
         if isinstance(self.lm, Adapted) and (adapter := state_of(self.lm.own())) != self._adapter:
-            with self._new_folder() as folder:
-                self.lm.save(folder)
-                self._connection.load_adapter(folder)
+            folder, before = self._next(), self._adapted
+            self._adapted = folder  # there until the next: vLLM reads it again where it had no room to keep the adapter
+            self.lm.save_adapter(folder)
+            self._connection.load_adapter(folder)
+            if before is not None:
+                shutil.rmtree(before, ignore_errors=True)
             self._adapter = adapter
             self.pushed += 1
 
@@ -133,14 +137,28 @@ class WeightSync:
         lm = self.lm.without("") if isinstance(self.lm, Adapted) else self.lm
         return lm.named_weights()
 
+    def _next(self) -> Path:
+        self._written += 1
+        return self.folder / f"{self._written:06d}"
+
     @contextmanager
     def _new_folder(self) -> Iterator[Path]:
-        self._written += 1
-        folder = self.folder / f"{self._written:06d}"
+        folder = self._next()
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_in(exchange: str) -> Path:
+    """A new folder, by its whole path, since the other side may run in another one; in `exchange` others may read it, too."""
+    if not exchange:
+        return Path(tempfile.mkdtemp(prefix="agentdistill-"))
+    there = Path(exchange).expanduser().resolve()
+    there.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="agentdistill-", dir=there))
+    folder.chmod(0o755)
+    return folder
 
 
 _PROBE, _FAR = 32, 0.2

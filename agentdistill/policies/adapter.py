@@ -103,11 +103,15 @@ class Adapted(CausalLM):
         self.model.requires_grad_(True)
         return CausalLM(self.model, self.tokenizer, self.name)
 
-    def save(self, folder: Path) -> None:
-        """Write the adapter, the tokenizer and whose adapter it is into a folder; see `CausalLM.save`."""
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter alone into a folder, as peft has it."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft's, that it cannot see whether the base's vocabulary was changed: it was not
             self.model.save_pretrained(folder)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter, the tokenizer and whose adapter it is into a folder; see `CausalLM.save`."""
+        self.save_adapter(folder)
         self.tokenizer.save_pretrained(folder)
         about = {"base": _from(folder, self.base), "weights": weights(self.without(self.name))}
         replace(folder / BASE, json.dumps(about, indent=1).encode())

@@ -12,8 +12,10 @@ import torch
 from agentdistill import api
 from agentdistill.doctor import CHECKS, patient, run_checks
 from agentdistill.doctor.base import Result
+from agentdistill.errors import UserError
 from agentdistill.policies.load import load_model
 from agentdistill.policies.model import CausalLM
+from agentdistill.training.session import Session
 from tests.engines.wired import Answer, serving
 
 pytestmark = pytest.mark.usefixtures("undrawn")  # nobody looks at the runs' pictures
@@ -104,3 +106,38 @@ def test_a_run_is_taught_by_a_server(
         assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-4)
     assert any("is not evaluated: " in line and why in line for line in said)
     assert "teacher" not in json.loads((far / "summary.json").read_text())
+
+
+def test_a_server_without_log_probs_of_a_prompt_is_one_failure(sound: dict[str, Any], folders: Path) -> None:
+    def text(body: dict[str, Any]) -> tuple[int, Any]:
+        return 200, {"choices": [{"index": 0, "text": "so"}]}
+
+    models = {"data": [{"id": "teacher", "root": str(folders / "teacher"), "max_model_len": 513}]}
+    with serving(text, models) as url:
+        one = patient.Patient(api.experiment({**sound, "method": "opd", "engine": {"teacher": url}}, {}))
+        try:
+            found = run_checks(one, CHECKS.values())
+        finally:
+            one.close()
+    assert [each.name for each in found.failed] == ["engines"]
+    assert "returns no log-probs of a prompt" in found["engines"].detail
+
+
+def test_the_doctor_asks_for_a_teachers_scorer_once(sound: dict[str, Any]) -> None:
+    """An engine may start something for each that it is asked for."""
+    one = patient.Patient(api.experiment({**sound, "method": "opd"}, {}))
+    try:
+        assert one.scorer("teacher") is one.scorer("teacher")
+    finally:
+        one.close()
+
+
+def test_a_server_that_does_not_answer_ends_a_run_before_anything_is_trained(
+    sound: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(self: Session, *_: object) -> None:
+        raise AssertionError("a supervised stage began")
+
+    monkeypatch.setattr(Session, "warm_up", trained)
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9/v1 cannot be reached"):
+        api.train({**sound}, out=tmp_path / "run", say=print, method="opd", **{"engine.teacher": "http://127.0.0.1:9/v1"})

@@ -65,6 +65,22 @@ def test_every_optimizer_step_is_followed_and_nothing_is_sent_twice(lm: CausalLM
     assert not any((tmp_path / "exchange").iterdir())
 
 
+@pytest.mark.parametrize("named", ["shared", "~/shared"])
+def test_the_folder_for_weights_is_named_in_full_and_others_may_read_it(
+    named: str, lm: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server runs in another folder, perhaps as another user."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    sync = WeightSync(lm, torch.float32, named)
+    assert sync.folder.parent == tmp_path.resolve() / "shared"
+    assert sync.folder.stat().st_mode & 0o777 == 0o755
+    sync.close()
+    sync = WeightSync(lm, torch.float32)
+    assert sync.folder.stat().st_mode & 0o777 == 0o700
+    sync.close()
+
+
 def test_scores_are_those_of_the_model_in_this_process_and_asked_for_in_portions(lm: CausalLM, beside: Beside) -> None:
     requests = [ScoreRequest([4 + i, 5, 6, 7, 8, 9], [2, 3, 5]) for i in range(5)]
     scorer, plain = ServedScorer(lm, beside, budget=13, top=3), TransformersScorer(lm)

