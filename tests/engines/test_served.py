@@ -98,14 +98,18 @@ def test_scores_are_those_of_the_model_in_this_process_and_asked_for_in_portions
     assert ServedScorer(lm, beside, budget=13).capabilities == {"teacher"}
 
 
-@pytest.mark.parametrize("temperature", [0.5, 2.0])
-def test_log_probs_at_another_temperature_are_computed_here(lm: CausalLM, beside: Beside, temperature: float) -> None:
-    [sample] = ServedSampler(lm, beside).generate(REQUESTS[:1], SamplingParams(temperature=temperature, max_tokens=4))
-    ids = [*REQUESTS[0].context, *sample.ids]
-    logits = lm.model(input_ids=torch.tensor([ids])).logits[0, 3:-1]
-    wanted = torch.log_softmax(logits / temperature, -1).gather(1, torch.tensor(sample.ids)[:, None])[:, 0]
-    assert sample.logprobs == pytest.approx(wanted.tolist(), abs=1e-5)
-    assert sample.logprobs_t1 != pytest.approx(sample.logprobs, abs=1e-2)
+@pytest.mark.parametrize(("temperature", "budget"), [(0.5, 100), (2.0, 9)])  # both in a pass, and each in one
+def test_log_probs_at_another_temperature_are_computed_here(
+    lm: CausalLM, beside: Beside, temperature: float, budget: int
+) -> None:
+    sampler = ServedSampler(lm, beside, budget=budget)
+    samples = sampler.generate(REQUESTS, SamplingParams(temperature=temperature, max_tokens=4))
+    for request, sample in zip(REQUESTS, samples, strict=True):
+        ids = [*request.context, *sample.ids]
+        logits = lm.model(input_ids=torch.tensor([ids])).logits[0, len(request.context) - 1 : -1]
+        wanted = torch.log_softmax(logits / temperature, -1).gather(1, torch.tensor(sample.ids)[:, None])[:, 0]
+        assert sample.logprobs == pytest.approx(wanted.tolist(), abs=1e-5)
+        assert sample.logprobs_t1 != pytest.approx(sample.logprobs, abs=1e-2)
     elsewhere = Served(lm.tokenizer, "big", 512, lm.vocab_size)
     with pytest.raises(UserError, match="tells no log-probs at temperature"):
         ServedSampler(elsewhere, beside).generate(REQUESTS, SamplingParams(temperature=temperature))
