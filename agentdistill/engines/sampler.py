@@ -136,7 +136,7 @@ def tempered(lm: CausalLM, said: Sequence[tuple[Sequence[int], Sequence[int], fl
         states = states_at(lm, [sequences[i] for i in batch], columns)
         for i, own in zip(batch, torch.split(states, [len(each) for each in columns]), strict=True):
             ids = torch.tensor(said[i][1], dtype=torch.long, device=own.device)
-            for rows, part in zip(own.split(size), ids.split(size), strict=True):
+            for rows, part in zip(torch.split(own, size), torch.split(ids, size), strict=True):
                 logprobs = torch.log_softmax(lm.logits(rows) / said[i][2], dim=-1)
                 out[i] += logprobs.gather(1, part[:, None])[:, 0].tolist()
     return out
