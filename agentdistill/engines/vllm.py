@@ -292,7 +292,7 @@ class VllmEngine:
             raise UserError(
                 f"vLLM on a CPU takes no adapter of model '{lm.name}', whose heads are of 16; take engine.kind local"
             )
-        sync = WeightSync(lm, dtype, exchange, reshape)
+        sync = WeightSync(lm, dtype, exchange, reshape, private=True)
         guard.folder(sync.folder)
         try:
             with sync.written() as folder:

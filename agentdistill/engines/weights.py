@@ -75,13 +75,16 @@ class WeightSync:
         dtype: of the served weights.
         exchange: folder that both sides see; a temporary one of this machine where it is empty.
         reshape: see `write_model`.
+        private: whether the other side is of this user, so that nobody else has to read the files.
 
     Attributes:
         pushed: how often weights were sent.
         folder: where files are written, there until `close`.
     """
 
-    def __init__(self, lm: CausalLM, dtype: torch.dtype, exchange: str = "", reshape: Reshape | None = None) -> None:
+    def __init__(
+        self, lm: CausalLM, dtype: torch.dtype, exchange: str = "", reshape: Reshape | None = None, *, private: bool = False
+    ) -> None:
         self.lm, self.pushed = lm, 0
         self._dtype, self._reshape = dtype, reshape
         self._connection: Connection | None = None
@@ -90,7 +93,7 @@ class WeightSync:
         self._adapter: object = None
         self._adapted: Path | None = None
         try:
-            self.folder = _folder_in(exchange)
+            self.folder = _folder_in(exchange, private)
         except OSError as error:
             raise UserError(f"engine.exchange '{exchange}' is no folder that can be written to: {error.strerror}") from error
 
@@ -150,14 +153,15 @@ class WeightSync:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _folder_in(exchange: str) -> Path:
-    """A new folder, by its whole path, since the other side may run in another one; in `exchange` others may read it, too."""
+def _folder_in(exchange: str, private: bool) -> Path:
+    """A new folder, by its whole path, since the other side may run in another one."""
     if not exchange:
         return Path(tempfile.mkdtemp(prefix="agentdistill-"))
     there = Path(exchange).expanduser().resolve()
     there.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="agentdistill-", dir=there))
-    folder.chmod(0o755)
+    if not private:
+        folder.chmod(0o755)
     return folder
 
 

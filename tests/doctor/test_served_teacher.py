@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from agentdistill import api
 from agentdistill.doctor import CHECKS, patient, run_checks
-from agentdistill.doctor.base import Result
+from agentdistill.doctor.base import Check, Diagnosis, Result
 from agentdistill.errors import UserError
 from agentdistill.policies.load import load_model
 from agentdistill.policies.model import CausalLM
@@ -40,15 +41,19 @@ def scores(lm: CausalLM, mistake: str = "") -> Answer:
     return answer
 
 
+def examined(sound: dict[str, Any], url: str, checks: Iterable[Check]) -> Diagnosis:
+    """What the doctor finds where a teacher is served at an address."""
+    one = patient.Patient(api.experiment({**sound, "method": "opd", "engine": {"teacher": url}}, {}))
+    try:
+        return run_checks(one, checks)
+    finally:
+        one.close()
+
+
 def looked_at(sound: dict[str, Any], folders: Path, served: Path, mistake: str) -> Result:
     models = {"data": [{"id": "teacher", "root": str(folders / "teacher"), "max_model_len": 513}]}
     with serving(scores(load_model(str(served)), mistake), models) as url:
-        config = api.experiment({**sound, "method": "opd", "engine": {"teacher": url}}, {})
-        one = patient.Patient(config)
-        try:
-            return run_checks(one, [each for each in CHECKS.values() if each.name in NEEDED])["teacher parity"]
-        finally:
-            one.close()
+        return examined(sound, url, [each for each in CHECKS.values() if each.name in NEEDED])["teacher parity"]
 
 
 def test_a_sound_server_is_found_sound(sound: dict[str, Any], folders: Path) -> None:
@@ -70,12 +75,7 @@ def test_a_server_with_another_model_under_the_teachers_name(sound: dict[str, An
 
 
 def test_a_server_that_does_not_answer_is_one_failure(sound: dict[str, Any]) -> None:
-    config = api.experiment({**sound, "method": "opd", "engine": {"teacher": "http://127.0.0.1:9/v1"}}, {})
-    one = patient.Patient(config)
-    try:
-        found = run_checks(one, CHECKS.values())
-    finally:
-        one.close()
+    found = examined(sound, "http://127.0.0.1:9/v1", CHECKS.values())
     assert [each.name for each in found.failed] == ["engines"]
     assert "127.0.0.1:9" in found["engines"].detail
     assert found["teacher parity"].detail == "'engines' failed"
@@ -114,11 +114,7 @@ def test_a_server_without_log_probs_of_a_prompt_is_one_failure(sound: dict[str, 
 
     models = {"data": [{"id": "teacher", "root": str(folders / "teacher"), "max_model_len": 513}]}
     with serving(text, models) as url:
-        one = patient.Patient(api.experiment({**sound, "method": "opd", "engine": {"teacher": url}}, {}))
-        try:
-            found = run_checks(one, CHECKS.values())
-        finally:
-            one.close()
+        found = examined(sound, url, CHECKS.values())
     assert [each.name for each in found.failed] == ["engines"]
     assert "returns no log-probs of a prompt" in found["engines"].detail
 

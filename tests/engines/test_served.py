@@ -76,6 +76,9 @@ def test_the_folder_for_weights_is_named_in_full_and_others_may_read_it(
     assert sync.folder.parent == tmp_path.resolve() / "shared"
     assert sync.folder.stat().st_mode & 0o777 == 0o755
     sync.close()
+    sync = WeightSync(lm, torch.float32, named, private=True)
+    assert sync.folder.stat().st_mode & 0o777 == 0o700
+    sync.close()
     sync = WeightSync(lm, torch.float32)
     assert sync.folder.stat().st_mode & 0o777 == 0o700
     sync.close()
